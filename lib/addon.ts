@@ -1,0 +1,209 @@
+// Finds and loads the native binary, and mirrors its exports in types. Nothing else loads it.
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+/** GGUF's block types as the command line and the converter write them. */
+export type TypeName =
+  | 'f32' | 'f16' | 'bf16' | 'q8_0' | 'q5_0' | 'q5_1' | 'q4_0' | 'q4_1' | 'q2_k' | 'q3_k' | 'q4_k' | 'q5_k' | 'q6_k';
+
+export type GgufKeyType =
+  | 'u8' | 'i8' | 'u16' | 'i16' | 'u32' | 'i32' | 'f32' | 'bool' | 'string' | 'u64' | 'i64' | 'f64' | 'array';
+
+/** A metadata entry. 64-bit integers beyond 2^53 come as bigint; arrays as plain arrays (numbers, strings, booleans). */
+export interface GgufKey {
+  key: string;
+  type: GgufKeyType;
+  /** Element type when `type` is 'array'. */
+  elementType?: GgufKeyType;
+  value: number | bigint | boolean | string | (number | bigint)[] | string[] | boolean[];
+}
+
+export interface GgufTensorInfo {
+  name: string;
+  type: TypeName;
+  /** Row-major, PyTorch's order: [out, in] for a weight. The format stores it the other way round. */
+  shape: number[];
+  bytes: number;
+}
+
+export interface GgufContents {
+  version: number;
+  keys: GgufKey[];
+  tensors: GgufTensorInfo[];
+}
+
+/** Streams a GGUF file: keys and tensor plan first, then the values of each tensor in the plan's order. */
+export interface NativeGgufWriter {
+  /**
+   * Appends `values` (raw little-endian numbers of type `source`) to the current tensor, whole rows of it; encoded to the
+   * plan's type on another thread. Await each call before the next.
+   */
+  write(source: TypeName, values: Uint8Array): Promise<void>;
+  /** Checks completeness, flushes, renames into place. */
+  finish(): Promise<void>;
+  /** Removes the unfinished file; harmless after finish. */
+  discard(): void;
+}
+
+/** A SentencePiece `tokenizer.model`, parsed. */
+export interface SentencePieceModel {
+  pieces: string[];
+  scores: Float32Array;
+  /** 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte. */
+  kinds: Int32Array;
+  bos: number;
+  eos: number;
+  unknown: number;
+  padding: number;
+  addSpacePrefix: boolean;
+  removeExtraWhitespaces: boolean;
+}
+
+/** A tokenizer without a model, from a `tokenizer.model` or a GGUF file. */
+export interface NativeTokenizer {
+  readonly size: number;
+  /** Ids of one text on its own; `specials`: parse `<s>`, `</s>`, … in it (default false). No BOS. */
+  encode(text: string, specials?: boolean): Int32Array;
+  decode(ids: Int32Array | number[]): string;
+  /** The id of a piece by its text (`'<s>'`), -1 if there is none. */
+  idOf(piece: string): number;
+}
+
+export interface NativeLoadOptions {
+  /** Any of: a bundle, a vision file. */
+  model: string;
+  /** A llama-architecture GGUF that takes the place of the bundle's language model. */
+  llm?: string;
+  /** A projection file that takes the place of the one in `model`. */
+  projection?: string;
+  device?: string;
+  threads?: number;
+  cpuLevel?: string;
+  /** Positions of one sequence at most; default: the model's context length. */
+  contextLength?: number;
+  /** Positions of all sequences together that the KV cache holds; default: contextLength. */
+  cacheLength?: number;
+  kvType?: 'f16' | 'f32';
+  /** Called with fractions 0..1 while weights are read. */
+  onProgress?: (fraction: number) => void;
+}
+
+export interface NativeModelInfo {
+  name: string;
+  template: string;
+  device: string;
+  imageSize: number;
+  imageTokens: number;
+  hasQformer: boolean;
+  width: number;
+  layers: number;
+  heads: number;
+  kvHeads: number;
+  vocabulary: number;
+  contextLength: number;
+  bos: number;
+  eos: number;
+  parameters: { vision: number; qformer: number; projection: number; llm: number };
+  /** Bytes held now and at most, by owner. */
+  memory: { owner: string; bytes: number; peak: number; pieces: number }[];
+}
+
+/** The 32 (or 64) vectors of one picture in the language model's space. */
+export interface NativeImage {
+  readonly tokens: number;
+  /** Milliseconds that encoding took. */
+  readonly encodeMs: number;
+  /** [tokens, width], a copy. */
+  toFloat32Array(): Float32Array;
+}
+
+/**
+ * What a prompt is made of: a string is tokenized on its own (with its own dummy space; specials are not parsed); `token` is
+ * one piece by its text (`'<s>'`) or id; an image stands for its vectors.
+ */
+export type NativePromptPart = string | { token: string | number } | { ids: Int32Array } | NativeImage;
+
+export interface NativeGenerateRequest {
+  /** The whole conversation. What the sequence's cache already holds of its beginning is not computed again. */
+  prompt: NativePromptPart[];
+  maxTokens: number;
+  temperature: number;
+  topK: number;
+  topP: number;
+  minP: number;
+  repetitionPenalty: number;
+  seed: number | bigint;
+  /** Stop when the generated text contains one of these (which is cut off), also across token borders. */
+  stop: string[];
+  /** Stop after one of these ids (usually the model's EOS). */
+  stopIds: number[];
+}
+
+export type FinishReason = 'stop' | 'eos' | 'length' | 'context';
+
+export interface NativeGenerateResult {
+  text: string;
+  /** Generated ids, the one that ended the answer included. */
+  ids: Int32Array;
+  finishReason: FinishReason;
+  promptTokens: number;
+  /** Of promptTokens, those that were in the cache already. */
+  cachedTokens: number;
+  imageTokens: number;
+  prefillMs: number;
+  decodeMs: number;
+  /** From the request to the first token. */
+  firstTokenMs: number;
+}
+
+/** A conversation's place in the model: its cached keys and values. */
+export interface NativeSequence {
+  /**
+   * Starts generation; `onText` gets text as it becomes certain (never half a character) and the ids since the last call.
+   * Rejects with ERR_CONTEXT_FULL, ERR_ABORTED, ERR_CLOSED, ERR_OUT_OF_MEMORY. One run at a time a sequence.
+   */
+  generate(request: NativeGenerateRequest, onText: (text: string, ids: Int32Array) => void): Promise<NativeGenerateResult>;
+  /** Ends the running generation within one token; its promise rejects with ERR_ABORTED. Harmless when idle. */
+  abort(): void;
+  /** Ends it and returns its pages. */
+  close(): void;
+}
+
+export interface NativeModel {
+  info(): NativeModelInfo;
+  encode(text: string, specials?: boolean): Int32Array;
+  decode(ids: Int32Array | number[]): string;
+  /** RGB bytes [height, width, 3], resampled to the model's square by Pillow's bicubic, normalised, encoded. */
+  encodeImage(rgb: Uint8Array, width: number, height: number): Promise<NativeImage>;
+  openSequence(): NativeSequence;
+  /** Every stage of one picture ('vit.embed', 'vit.block.0', 'ln_vision', 'qformer.layer.0', 'image_tokens'), from normalised pixels [3, S, S]. */
+  traceImage(pixels: Float32Array): Promise<Record<string, Float32Array>>;
+  /** Every stage of one prompt ('embeds', 'llama.layer.0', 'logits' of every row). */
+  tracePrompt(prompt: NativePromptPart[]): Promise<Record<string, Float32Array>>;
+  /** Ends everything that runs (ERR_CLOSED) and frees the model; later calls reject with ERR_CLOSED. */
+  close(): Promise<void>;
+}
+
+export interface Addon {
+  /** Instruction set levels that this build has and this CPU can run, slowest first. */
+  cpuLevels(): string[];
+  loadModel(options: NativeLoadOptions): Promise<NativeModel>;
+  /** Metadata and tensor list of a GGUF file, everything checked. */
+  readGguf(path: string): Promise<GgufContents>;
+  /** One tensor's values. */
+  readGgufTensor(path: string, name: string): Promise<Float32Array>;
+  createGgufWriter(path: string, keys: GgufKey[], tensors: { name: string; type: TypeName; shape: number[] }[]): NativeGgufWriter;
+  /** Blocks of `type` for rows of `rowLength` values, and back. */
+  encodeRows(type: TypeName, rowLength: number, values: Float32Array): Uint8Array;
+  decodeRows(type: TypeName, rowLength: number, bytes: Uint8Array): Float32Array;
+  /** Element by element sum of two IEEE half arrays, rounded to half as PyTorch adds them. */
+  addHalf(a: Uint8Array, b: Uint8Array): Uint8Array;
+  readSentencePiece(bytes: Uint8Array): SentencePieceModel;
+  /** From a `tokenizer.model`'s bytes, or from the path of a GGUF file. */
+  createTokenizer(source: Uint8Array | string): NativeTokenizer;
+  /** Pillow's bicubic: RGB [height, width, 3] to [size, size, 3]. */
+  resizeBicubic(rgb: Uint8Array, width: number, height: number, size: number): Promise<Uint8Array>;
+  /** CLIP-normalised planes [3, size, size] of RGB [size, size, 3]. */
+  normalise(rgb: Uint8Array, size: number): Float32Array;
+}

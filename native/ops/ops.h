@@ -1,0 +1,161 @@
+// The interface of everything that computes: the models are written against it, a backend implements it.
+//
+// An op is a mathematical statement: inputs, outputs and sizes are its arguments, nothing is allocated, no state is
+// kept but the backend's threads (or stream) and workspace. Matrices of activations are row-major float32, one row a
+// token or patch; T counts rows, C is the width. All pointers but those of `MatrixView` and `upload`/`download` are
+// the backend's own memory (`allocate`). One thread calls a backend at a time.
+//
+// The same result, whoever else is there: a row of any op's output depends on that row's inputs alone, not on T, on
+// its place in the batch, on the number of threads, or (CPU) on the instruction set level.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/arena.h"
+#include "core/dtype.h"
+
+namespace minigpt4 {
+
+/// A weight as the file has it: rows (outputs) of `cols` values each, blocks of `type` one after the other.
+struct MatrixView {
+  Type type = Type::F32;
+  int64_t rows = 0, cols = 0;
+  const void* data = nullptr;  // rows * row_bytes(type, cols) bytes of host memory
+};
+
+/// A weight in the backend's own layout. Made by Ops::matrix, holds no reference to the view it was made from.
+class Matrix {
+ public:
+  virtual ~Matrix() = default;
+  Type type = Type::F32;  // of the values it stands for
+  int64_t rows = 0, cols = 0;
+  size_t bytes = 0;       // in the backend's memory
+};
+
+/// Positions that a page of the KV cache holds.
+inline constexpr int kPagePositions = 16;
+
+/// One layer's keys and values in pages. k and v are [pages][kv_heads][kPagePositions][head_dim] of `type` (F32, F16).
+struct KvPages {
+  void* k = nullptr;
+  void* v = nullptr;
+  Type type = Type::F16;
+  int pages = 0, kv_heads = 0, head_dim = 0;
+};
+
+/// Rows of several sequences laid end to end. Sequence b owns rows [offsets[b], offsets[b+1]); row t stands at position
+/// positions[t] of its sequence, positions of a sequence rising by one; position p of sequence b lives in page
+/// page_table[b * max_pages + p / kPagePositions]. Arrays are the backend's memory.
+struct RaggedBatch {
+  int rows = 0, sequences = 0, max_pages = 0;
+  const int32_t* offsets = nullptr;     // [sequences + 1]
+  const int32_t* positions = nullptr;   // [rows]
+  const int32_t* page_table = nullptr;  // [sequences][max_pages]
+};
+
+enum class Accumulate { no, yes };  // y = …, or y += …
+
+class Ops {
+ public:
+  virtual ~Ops() = default;
+  /// "cpu avx512, 2 threads".
+  virtual std::string describe() const = 0;
+
+  // ---- memory
+
+  /// 64-byte aligned; `owner` is the name under which the memory is reported. Error ERR_OUT_OF_MEMORY.
+  virtual void* allocate(size_t bytes, const char* owner) = 0;
+  virtual void release(void* memory) noexcept = 0;
+  virtual void upload(void* to, const void* from_host, size_t bytes) = 0;
+  virtual void download(void* to_host, const void* from, size_t bytes) = 0;
+  virtual void copy(void* to, const void* from, size_t bytes) = 0;
+  virtual std::vector<Holding> holdings() const = 0;
+
+  // ---- weights
+
+  /// Brings a weight into the backend's layout. Errors: ERR_OUT_OF_MEMORY, ERR_UNSUPPORTED (type).
+  virtual std::unique_ptr<Matrix> matrix(const MatrixView& view, const char* owner) = 0;
+
+  // ---- linear algebra
+
+  /// y[T, rows] (+)= x[T, cols] · wᵀ + bias[rows] (bias may be null). F32, F16 and BF16 weights: float32 products of
+  /// float32 activations; quantized weights: activations rounded to 8 bits a block of 32, exact integer dot
+  /// products within a block, blocks added in one fixed order.
+  virtual void matmul(float* y, const Matrix& w, const float* x, const float* bias, int T, Accumulate accumulate) = 0;
+  /// y[T, cols] = rows of w, dequantized, by id. ids[T] lie in [0, w.rows): the caller has checked.
+  virtual void embed(float* y, const Matrix& w, const int32_t* ids, int T) = 0;
+  /// y[n, C] = x[rows[i], :].
+  virtual void gather_rows(float* y, const float* x, const int32_t* rows, int n, int C) = 0;
+  /// y += x, n values.
+  virtual void add(float* y, const float* x, int64_t n) = 0;
+
+  // ---- normalisation and activation functions
+
+  /// y = (x - mean) / sqrt(variance + eps) * weight + bias, per row of C. y may be x.
+  virtual void layer_norm(float* y, const float* x, const float* weight, const float* bias, int T, int C, float eps) = 0;
+  /// y = x / sqrt(mean(x²) + eps) * weight, per row of C. y may be x.
+  virtual void rms_norm(float* y, const float* x, const float* weight, int T, int C, float eps) = 0;
+  /// The exact GELU, x · ½(1 + erf(x / √2)), n values; y may be x.
+  virtual void gelu(float* y, const float* x, int64_t n) = 0;
+  /// y = gate · sigmoid(gate) · up, n values; y may be gate or up.
+  virtual void silu_mul(float* y, const float* gate, const float* up, int64_t n) = 0;
+
+  // ---- rotary positions
+
+  /// table[T, half, 2] = (cos, sin) of positions[t] · frequencies[i], the product in float32.
+  virtual void rope_table(float* table, const int32_t* positions, const float* frequencies, int T, int half) = 0;
+  /// Rotates the adjacent pairs (2i, 2i + 1), i < half, of every head of x[T, H, D] in place; 2·half <= D, the rest stays.
+  virtual void rope(float* x, const float* table, int T, int H, int D, int half) = 0;
+
+  // ---- attention
+
+  /// Stores k[T, kv_heads · head_dim] and v, converted to the cache's type, at the batch's positions.
+  virtual void kv_write(const KvPages& cache, const float* k, const float* v, const RaggedBatch& batch) = 0;
+  /// Copies page `from` to page `to` in one layer's cache (copy on write of a shared page).
+  virtual void kv_copy_page(const KvPages& cache, int to, int from) = 0;
+  /// y[T, H, D]: softmax(q·kᵀ · scale)·v over positions 0..positions[t] of the row's own sequence; head h reads
+  /// key-value head h / (H / kv_heads). q[T, H, D]. The cache holds the rows' own keys already (kv_write).
+  virtual void attend_paged(float* y, const float* q, const KvPages& cache, const RaggedBatch& batch, int H,
+                            float scale) = 0;
+  /// B independent full attentions: y[B, Tq, H, D] = softmax(q·kᵀ · scale)·v, q[B, Tq, …], k and v[B, Tk, …] with a
+  /// row's heads side by side and rows `*_stride` floats apart (so q, k, v may lie in one [T, 3C] buffer); y is dense.
+  struct Attention {
+    float* y = nullptr;
+    const float *q = nullptr, *k = nullptr, *v = nullptr;
+    int64_t q_stride = 0, k_stride = 0, v_stride = 0;
+    int B = 0, Tq = 0, Tk = 0, H = 0, D = 0;
+    float scale = 1;
+  };
+  virtual void attend(const Attention& a) = 0;
+
+  // ---- pictures
+
+  /// y[B, (S/p)², 3·p·p] from pixels[B, 3, S, S]: patches in raster order, each as a convolution's weight lies: (channel,
+  /// row, column).
+  virtual void patchify(float* y, const float* pixels, int B, int S, int p) = 0;
+  /// x[B, P + 1, C] from patches[B, P, C]: class token first, then the patches, position rows [P + 1, C] added.
+  virtual void prepend_class(float* x, const float* patches, const float* class_token, const float* positions, int B,
+                             int P, int C) = 0;
+};
+
+struct CpuOptions {
+  int threads = 0;    // 0: one per core this process may run on
+  std::string level;  // "": MINIGPT4_CPU_LEVEL if set, else the best this CPU has; or "scalar", "avx2", "avx512"
+};
+
+/// Levels that this build has and this CPU can run, slowest first.
+std::vector<std::string> cpu_levels();
+/// Errors: ERR_NO_BACKEND for a level that is unknown or that this CPU lacks (message lists those it has).
+std::unique_ptr<Ops> make_cpu_ops(const CpuOptions& options);
+
+struct DeviceOptions {
+  std::string device = "auto";  // "auto", "cpu", "cuda", "cuda:N"
+  CpuOptions cpu;
+};
+/// The backend that `device` names. Error ERR_NO_BACKEND says what is missing.
+std::unique_ptr<Ops> make_ops(const DeviceOptions& options);
+
+}  // namespace minigpt4

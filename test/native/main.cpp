@@ -1,0 +1,56 @@
+// Runs the native tests: all, or those whose name contains the first argument. Last line: "N passed, N failed, N skipped".
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+
+#include "check.h"
+
+namespace check {
+
+static int failures_of_test = 0;
+
+std::vector<Test>& tests() {
+  static std::vector<Test> all;
+  return all;
+}
+
+void failed(const char* file, int line, const std::string& what) {
+  ++failures_of_test;
+  if (failures_of_test <= 10) std::printf("  %s:%d: %s\n", file, line, what.c_str());
+}
+
+std::string fixture(const std::string& name) {
+  const char* folder = std::getenv("MINIGPT4_FIXTURES");
+  return std::string(folder ? folder : "test/fixtures") + "/" + name;
+}
+
+}  // namespace check
+
+int main(int count, char** arguments) {
+  int passed = 0, failed = 0, skipped = 0;
+  for (const check::Test& test : check::tests()) {
+    if (count > 1 && !std::strstr(test.name, arguments[1])) continue;
+    check::failures_of_test = 0;
+    try {
+      test.body();
+    } catch (const check::Skip& skip) {
+      std::printf("skipped: %s (%s)\n", test.name, skip.reason.c_str());
+      ++skipped;
+      continue;
+    } catch (const minigpt4::Error& error) {
+      check::failed(__FILE__, __LINE__, std::string("unexpected ") + error.code() + ": " + error.what());
+    } catch (const std::exception& error) {
+      check::failed(__FILE__, __LINE__, std::string("unexpected exception: ") + error.what());
+    }
+    if (check::failures_of_test == 0) {
+      ++passed;
+    } else {
+      std::printf("FAILED: %s\n", test.name);
+      ++failed;
+    }
+    std::fflush(stdout);
+  }
+  std::printf("%d passed, %d failed, %d skipped\n", passed, failed, skipped);
+  return failed == 0 && passed > 0 ? 0 : 1;
+}
