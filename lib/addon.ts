@@ -2,6 +2,7 @@
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { MiniGptError, toMiniGptError } from './errors.js';
 
 /** GGUF's block types as the command line and the converter write them. */
 export type TypeName =
@@ -71,8 +72,8 @@ export interface NativeTokenizer {
 }
 
 export interface NativeLoadOptions {
-  /** Any of: a bundle, a vision file. */
-  model: string;
+  /** A bundle or a vision file. Left out: `llm` alone, a language model that sees no pictures. */
+  model?: string;
   /** A llama-architecture GGUF that takes the place of the bundle's language model. */
   llm?: string;
   /** A projection file that takes the place of the one in `model`. */
@@ -207,3 +208,93 @@ export interface Addon {
   /** CLIP-normalised planes [3, size, size] of RGB [size, size, 3]. */
   normalise(rgb: Uint8Array, size: number): Float32Array;
 }
+
+// ---------------------------------------------------------------- loading
+
+/** The package's own folder: the parent of lib/ and of dist/. */
+export const packageRoot = dirname(dirname(fileURLToPath(import.meta.url)));
+
+/** What stands between the machine and a loaded binary, with what can be done about it. */
+function explainMissing(attempts: string[]): MiniGptError {
+  // a musl libc reports no glibc version
+  const report = process.report?.getReport() as { header?: { glibcVersionRuntime?: string } } | undefined;
+  const glibc = report?.header?.glibcVersionRuntime;
+  const libc = process.platform === 'linux' ? `, ${glibc ? `glibc ${glibc}` : 'musl'}` : '';
+  const all = attempts.join('\n');
+  const remedies = [
+    `build it on this machine (needs a C++20 compiler and cmake 3.18): npm rebuild minigpt4, or in ${packageRoot}: npm install`,
+  ];
+  if (/GLIBC(XX)?_[0-9.]+' not found|GLIBC(XX)?_[0-9.]+/.test(all)) {
+    remedies.push('the binary was built for a newer system library than this one: build it here, or use a newer distribution');
+  }
+  if (/invalid ELF header|wrong ELF class|incompatible architecture|not a valid Win32|mach-o/i.test(all)) {
+    remedies.push('the binary is for another platform: remove node_modules and install on this machine instead of copying it');
+  }
+  return new MiniGptError('ERR_NO_BACKEND', [
+    `the native part of minigpt4 could not be loaded on ${process.platform} ${process.arch}${libc}, Node ${process.versions.node}:`,
+    ...attempts.map((attempt) => `  - ${attempt}`),
+    'What helps:',
+    ...remedies.map((remedy) => `  - ${remedy}`),
+  ].join('\n'));
+}
+
+/** Loads the binary; errors: ERR_NO_BACKEND with every attempt. */
+function load(): Addon {
+  const require = createRequire(import.meta.url);
+  const attempts: string[] = [];
+  const words = (error: unknown) => (error instanceof Error ? error.message.split('\n')[0]! : String(error));
+  let path: string;
+  try {
+    // an own build first, then prebuilds/<platform>-<arch>/; MINIGPT4_PREBUILD names another folder
+    path = (require('node-gyp-build') as { path(folder: string): string }).path(packageRoot);
+  } catch (error) {
+    attempts.push(`${join(packageRoot, 'build')} and ${join(packageRoot, 'prebuilds')}: ${words(error)}`);
+    throw explainMissing(attempts);
+  }
+  try {
+    return require(path) as Addon;
+  } catch (error) {
+    attempts.push(`${path}: ${words(error)}`);
+    throw explainMissing(attempts);
+  }
+}
+
+/** Functions whose result has methods of its own that can fail. */
+const makers = new Set(['loadModel', 'openSequence', 'createGgufWriter', 'createTokenizer']);
+
+/**
+ * The same object with every failure of its methods, thrown or rejected, as a MiniGptError. Here is the only place where native errors
+ * are turned into ours.
+ */
+function guarded<T extends object>(target: T): T {
+  const methods = new Map<PropertyKey, unknown>();
+  return new Proxy(target, {
+    get(_, key) {
+      const value: unknown = Reflect.get(target, key, target);
+      if (typeof value !== 'function') return value;
+      if (!methods.has(key)) {
+        const finish = makers.has(String(key)) ? (made: unknown) => guarded(made as object) : (made: unknown) => made;
+        methods.set(key, (...parameters: unknown[]) => {
+          try {
+            const result: unknown = Reflect.apply(value, target, parameters);
+            if (!(result instanceof Promise)) return finish(result);
+            return result.then(finish, (error: unknown) => { throw toMiniGptError(error); });
+          } catch (error) {
+            throw toMiniGptError(error);
+          }
+        });
+      }
+      return methods.get(key);
+    },
+  });
+}
+
+let loaded: Addon | undefined;
+
+/** The native functions. The binary is loaded when the first of them is looked up, so importing never fails. */
+export const addon: Addon = new Proxy({} as Addon, {
+  get: (_, key) => {
+    loaded ??= guarded(load());
+    return Reflect.get(loaded, key) as unknown;
+  },
+});

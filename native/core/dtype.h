@@ -24,6 +24,8 @@ struct TypeInfo {
 
 /// Null when the number names a type this project does not read.
 const TypeInfo* find_type(uint32_t gguf_number) noexcept;
+/// The name of any type number GGUF knows, also of those this project does not read; null for a number it does not know.
+const char* gguf_type_name(uint32_t gguf_number) noexcept;
 /// By name, upper or lower case ("q4_k", "Q4_K").
 std::optional<Type> type_by_name(std::string_view name) noexcept;
 const TypeInfo& info(Type type) noexcept;
@@ -33,11 +35,41 @@ inline bool is_quantized(Type type) noexcept { return info(type).block_values > 
 size_t row_bytes(Type type, uint64_t values);
 
 /// IEEE half to float, exact. Subnormals, infinities and NaN included.
-float half_to_float(uint16_t half) noexcept;
+inline float half_to_float(uint16_t half) noexcept {
+  const uint32_t sign = uint32_t(half & 0x8000) << 16, magnitude = half & 0x7fff;
+  uint32_t bits;
+  if (magnitude >= 0x7c00) {
+    bits = 0x7f800000 | (magnitude & 0x3ff) << 13;
+  } else if (magnitude >= 0x0400) {
+    bits = (magnitude << 13) + (112u << 23);  // the exponents' biases differ by 127 - 15
+  } else {
+    bits = std::bit_cast<uint32_t>(float(magnitude) * 0x1p-24f);
+  }
+  return std::bit_cast<float>(sign | bits);
+}
 /// Round to nearest even; overflow gives infinity; NaN stays NaN.
-uint16_t float_to_half(float value) noexcept;
+inline uint16_t float_to_half(float value) noexcept {
+  const uint32_t whole = std::bit_cast<uint32_t>(value);
+  const uint32_t sign = (whole >> 16) & 0x8000, bits = whole & 0x7fffffff;
+  uint32_t half;
+  if (bits > 0x7f800000) {
+    half = 0x7e00 | ((bits >> 13) & 0x3ff);
+  } else if (bits >= 0x47800000) {  // 65536 and more; what lies between 65520 and it rounds up to infinity below
+    half = 0x7c00;
+  } else if (bits >= 0x38800000) {  // 2^-14: the smallest normal half
+    half = (bits - (112u << 23) + 0xfff + ((bits >> 13) & 1)) >> 13;
+  } else {
+    // floats from 0.5 to 1 are 2^-24 apart, as subnormal halves are: the addition does the rounding
+    half = std::bit_cast<uint32_t>(std::bit_cast<float>(bits) + 0.5f) - std::bit_cast<uint32_t>(0.5f);
+  }
+  return uint16_t(sign | half);
+}
 inline float bf16_to_float(uint16_t bits) noexcept { return std::bit_cast<float>(uint32_t(bits) << 16); }
 /// Round to nearest even; NaN stays a (quiet) NaN.
-uint16_t float_to_bf16(float value) noexcept;
+inline uint16_t float_to_bf16(float value) noexcept {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  if ((bits & 0x7fffffff) > 0x7f800000) return uint16_t(bits >> 16 | 0x40);
+  return uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
 
 }  // namespace minigpt4

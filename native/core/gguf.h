@@ -12,6 +12,7 @@
 
 #include "core/dtype.h"
 #include "core/mapped_file.h"
+#include "core/thread_pool.h"
 
 namespace minigpt4 {
 
@@ -78,7 +79,6 @@ class GgufFile {
   std::vector<std::pair<std::string, GgufValue>> keys_;
   std::vector<GgufTensor> tensors_;
   std::unordered_map<std::string, size_t> key_index_, tensor_index_;
-  void read_part(const MappedFile& file, size_t part);
 };
 
 struct GgufTensorPlan {
@@ -113,8 +113,12 @@ class GgufWriter {
   size_t tensor_ = 0;
   uint64_t written_ = 0;  // values of the current tensor
   uint32_t alignment_;
+  uint64_t position_ = 0;           // bytes put so far
+  std::unique_ptr<ThreadPool> pool_;  // for encoding; made when first needed
   void put(const void* bytes, size_t count);
   void pad();
+  void encode(Type source, const std::byte* values, uint64_t rows);
+  void close_and_remove() noexcept;
 };
 
 }  // namespace minigpt4

@@ -23,16 +23,23 @@ class Sampler {
  public:
   /// Errors: ERR_ARGUMENT (temperature < 0, top_p outside (0, 1], top_k < 0, min_p outside [0, 1], penalty <= 0, NaN).
   explicit Sampler(const SamplingOptions& options);
-  /// Draws from logits[vocab] (not changed). Non-finite logits: ERR_INTERNAL with the first such id. The returned id counts
-  /// as generated from now on.
+  /// Draws from logits[vocab] (not changed). Non-finite logits: ERR_INTERNAL with the first such id; vocab < 1:
+  /// ERR_ARGUMENT. The returned id counts as generated from now on. Takes time proportional to vocab and, after the first
+  /// call, no memory. The same options and logits give the same ids (as far as the C library's exp rounds alike).
   int32_t next(const float* logits, int vocab);
 
  private:
   SamplingOptions options_;
   Rng rng_;
-  std::vector<int32_t> generated_;  // each id once
-  std::vector<float> work_;
-  std::vector<int32_t> order_;
+  std::vector<uint64_t> generated_;  // a bit an id
+  std::vector<float> work_;          // [vocab]: scores, then weights relative to the best
+  std::vector<float> best_;          // the top_k highest scores
+  std::vector<int32_t> order_;       // ids that top-p chooses among
+
+  void penalise(int vocab);
+  int32_t draw(int vocab);
+  void keep_top_k(int vocab);
+  void keep_top_p(int vocab);
 };
 
 }  // namespace minigpt4

@@ -1,0 +1,103 @@
+// The command line's grammar: commander, with our nearest-word advice, flags that several commands share, and exit codes.
+import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { MiniGptError, toMiniGptError } from '../errors.js';
+import { nearest } from '../nearest.js';
+import type { GenerateOptions, LoadOptions } from '../options.js';
+
+/** 0: done; failed: something went wrong; wrongUse: the command line itself was wrong; interrupted: Ctrl-C. */
+export const exitCodes = { failed: 1, wrongUse: 2, interrupted: 130 } as const;
+
+/** Commander's command that names the nearest known flag or command, however far commander itself would look. */
+export class Program extends Command {
+  override createCommand(name?: string): Program {
+    return new Program(name);
+  }
+
+  // commander calls these two when it meets an unknown word
+  unknownOption(flag: string): void {
+    const known = this.createHelp().visibleOptions(this).flatMap((option) => (option.long ? [option.long] : []));
+    this.#unknown('option', flag, nearest(flag.split('=')[0]!, known));
+  }
+
+  unknownCommand(): void {
+    const name = this.args[0] ?? '';
+    this.#unknown('command', name, nearest(name, this.commands.map((command) => command.name())));
+  }
+
+  #unknown(kind: string, word: string, meant: string | undefined): void {
+    this.error(`error: unknown ${kind} '${word}'${meant ? `\n(Did you mean ${meant}?)` : ''}`, { code: 'commander.unknown' });
+  }
+}
+
+/** Parses a flag's number; what numbers are allowed is checked with the options of the TypeScript interface. */
+export function parseNumber(text: string): number {
+  const value = text.trim() === '' ? NaN : Number(text);
+  if (!Number.isFinite(value)) throw new InvalidArgumentError('Expected a number.');
+  return value;
+}
+
+/** Like parseNumber; whole numbers beyond 2^53 keep all their digits. */
+export function parseSeed(text: string): number | bigint {
+  const value = parseNumber(text);
+  return /^\d+$/.test(text) && !Number.isSafeInteger(value) ? BigInt(text) : value;
+}
+
+/** `topP` as the user writes it: `--top-p`. */
+export const flagOf = (key: string): string => `--${key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+
+export type ModelFlags = Pick<LoadOptions, 'device' | 'threads' | 'contextLength'> & { model?: string; llm?: string; projection?: string };
+
+export function addModelFlags(command: Command): Command {
+  return command
+    .option('--model <file>', 'bundle or vision file (default: MINIGPT4_MODEL, or else the embedded miniature)')
+    .option('--llm <file>', "llama-architecture GGUF in place of the bundle's language model")
+    .option('--projection <file>', "projection file in place of the model's own")
+    .option('--device <name>', 'what computes (default: cpu)')
+    .option('--threads <n>', "threads that compute (default: the machine's cores)", parseNumber)
+    .option('--context-length <n>', "positions of a conversation at most (default: the model's)", parseNumber);
+}
+
+export function modelFlags(flags: ModelFlags): LoadOptions {
+  return picked(flags, ['model', 'llm', 'projection', 'device', 'threads', 'contextLength']);
+}
+
+export type GenerateFlags = Pick<GenerateOptions, 'temperature' | 'topP' | 'topK' | 'minP' | 'repetitionPenalty' | 'seed' | 'maxTokens'>
+  & { stop?: string[]; template?: string };
+
+export function addGenerateFlags(command: Command): Command {
+  return command
+    .option('--template <name>', "conversation template (default: the model's)")
+    .option('--temperature <n>', '0 = greedy, the best token always (default: 1)', parseNumber)
+    .option('--top-p <n>', 'keep the best tokens that hold this share of the probability (default: 0.9)', parseNumber)
+    .option('--top-k <n>', 'keep this many best tokens, 0 = all (default: 50)', parseNumber)
+    .option('--min-p <n>', 'drop tokens below this share of the best one (default: 0)', parseNumber)
+    .option('--repetition-penalty <n>', 'above 1: repeat less (default: 1.05; greedy: 1)', parseNumber)
+    .option('--seed <n>', 'the same seed gives the same answer (default: random)', parseSeed)
+    .option('--max-tokens <n>', 'tokens of an answer at most (default: 300)', parseNumber)
+    .option('--stop <text>', 'end the answer before this text (may be given several times)', (text: string, all: string[] = []) => [...all, text]);
+}
+
+export function generateFlags(flags: GenerateFlags): GenerateOptions & { template?: string } {
+  return picked(flags, ['template', 'temperature', 'topP', 'topK', 'minP', 'repetitionPenalty', 'seed', 'maxTokens', 'stop']);
+}
+
+function picked<Flags extends object, Key extends keyof Flags>(flags: Flags, keys: readonly Key[]): Pick<Flags, Key> {
+  return Object.fromEntries(keys.filter((key) => flags[key] !== undefined).map((key) => [key, flags[key]])) as Pick<Flags, Key>;
+}
+
+/** What a failure means to the shell. */
+export function exitCodeOf(error: unknown): number {
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : exitCodes.wrongUse;
+  return error instanceof MiniGptError && error.code === 'ERR_ARGUMENT' ? exitCodes.wrongUse : exitCodes.failed;
+}
+
+/** One line of JSON; whole numbers beyond 2^53 as strings. */
+export function jsonLine(value: unknown): string {
+  return `${JSON.stringify(value, (_, part: unknown) => (typeof part === 'bigint' ? String(part) : part))}\n`;
+}
+
+export function errorObject(error: unknown): { error: { code: string; message: string } } {
+  if (error instanceof CommanderError) return { error: { code: 'ERR_ARGUMENT', message: error.message.replace(/^error: /, '') } };
+  const { code, message } = toMiniGptError(error);
+  return { error: { code, message } };
+}

@@ -1,0 +1,54 @@
+// What the commands have to do with the terminal: streams that close, Ctrl-C, notices, model text that could hold control characters.
+import { basename } from 'node:path';
+import type { MiniGPT4 } from '../model.js';
+
+/** A reader that goes away (`| head`) ends the process in peace. */
+export function endWhenReaderLeaves(): void {
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on('error', (error: NodeJS.ErrnoException) => {
+      if (error.code === 'EPIPE') process.exit(0);
+      throw error;
+    });
+  }
+}
+
+/** Aborted by the first Ctrl-C (or SIGTERM); the second one ends the process as usual. */
+export function interruptSignal(): AbortSignal {
+  const controller = new AbortController();
+  for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => controller.abort());
+  return controller.signal;
+}
+
+export function say(line: string): void {
+  process.stderr.write(`${line}\n`);
+}
+
+/** Text of a model for stdout; on a terminal without control characters, which could move the cursor or worse. */
+export function writeText(text: string): void {
+  // eslint-disable-next-line no-control-regex
+  process.stdout.write(process.stdout.isTTY ? text.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, '\ufffd') : text);
+}
+
+/** Tells what the embedded model is, so that nobody takes it for the real one. */
+export function tellMiniature(model: MiniGPT4): void {
+  if (!model.info.embedded) return;
+  say('This is the embedded miniature: it knows only simple scenes of pictograms. '
+    + 'For photographs convert the full MiniGPT-4 and give it with --model (see README.md).');
+}
+
+/** Shows on a terminal how far loading is, once it takes longer than a moment. */
+export function loadingProgress(file: string | undefined): { onProgress?: (fraction: number) => void; done(): void } {
+  if (!process.stderr.isTTY) return { done() {} };
+  const start = Date.now();
+  let shown = false;
+  return {
+    onProgress(fraction) {
+      if (Date.now() - start < 500) return;
+      shown = true;
+      process.stderr.write(`\r\x1b[Kloading ${file === undefined ? 'the model' : basename(file)} ${Math.floor(fraction * 100)} %`);
+    },
+    done() {
+      if (shown) process.stderr.write('\r\x1b[K');
+    },
+  };
+}

@@ -1,0 +1,146 @@
+// What the options of the public functions may be, and the one voice in which wrong ones are reported.
+import { z } from 'zod';
+import { MiniGptError } from './errors.js';
+import { nearest } from './nearest.js';
+
+/** How an answer is made. Defaults are the original's, its silent top-k of 50 included. */
+export interface GenerateOptions {
+  /** 0 takes the best token always (greedy). Default: 1. */
+  temperature?: number;
+  /** Keep the best tokens that hold this share of the probability together; 1: all. Default: 0.9. */
+  topP?: number;
+  /** Keep this many best tokens; 0: all. Default: 50. */
+  topK?: number;
+  /** Drop tokens less probable than this share of the best one; 0: none. Default: 0. */
+  minP?: number;
+  /** Makes tokens that were generated already less likely; 1: off. Default: 1.05, but 1 when temperature is 0. */
+  repetitionPenalty?: number;
+  /** The same picture, question, options and seed give the same answer. Default: drawn at random, told in the answer. */
+  seed?: number | bigint;
+  /** Tokens of the answer at most. Default: 300. */
+  maxTokens?: number;
+  /** Ends the answer before any of these texts, besides the template's own. */
+  stop?: string | string[];
+  /** Ends the answer within one token; it rejects with ERR_ABORTED. */
+  signal?: AbortSignal;
+}
+
+export interface DescribeOptions extends GenerateOptions {
+  /** The question. Default: 'Describe this image in detail.' */
+  prompt?: string;
+  /** The conversation template's name. Default: the model file's. */
+  template?: string;
+}
+
+export interface ChatOptions extends Omit<GenerateOptions, 'signal'> {
+  /** The conversation template's name. Default: the model file's. */
+  template?: string;
+}
+
+export interface LoadOptions {
+  /** A bundle or a vision file. Default: the environment's MINIGPT4_MODEL, or else the embedded miniature. */
+  model?: string | URL;
+  /** A llama-architecture GGUF that takes the place of the bundle's language model. */
+  llm?: string | URL;
+  /** A projection file that takes the place of the model's own. */
+  projection?: string | URL;
+  /** What computes. Default: 'cpu'. */
+  device?: string;
+  /** Threads that compute. Default: the machine's cores. */
+  threads?: number;
+  /** The instruction set level, of those that the machine has. Default: its best. */
+  cpuLevel?: string;
+  /** Positions (tokens and picture vectors) of one conversation at most. Default: the model's. */
+  contextLength?: number;
+  /** Positions of all conversations together. Default: contextLength. */
+  cacheLength?: number;
+  /** Number type of cached keys and values. Default: 'f16'. */
+  kvType?: 'f16' | 'f32';
+  /** The conversation template's name. Default: the model file's. */
+  template?: string;
+  /** Pixels that a picture may have at most. Default: 100 million. */
+  maxPixels?: number;
+  /** Told fractions from 0 to 1 while weights are read. */
+  onProgress?: (fraction: number) => void;
+}
+
+type Fields<Options> = Record<keyof Options, z.ZodType>;
+
+/** A value's rule and its name in errors: "expected …". */
+const field = (expected: string, rule: z.ZodType) => rule.meta({ expected });
+const whole = (least: number, most: number) => z.number().int().min(least).max(most);
+const int32 = 2 ** 31 - 1;
+const path = () => field('a path or a file: URL', z.union([z.string().min(1), z.instanceof(URL)]));
+
+const generateFields: Fields<GenerateOptions> = {
+  temperature: field('a number from 0 (greedy) to 100', z.number().min(0).max(100)),
+  topP: field('a number above 0 and at most 1', z.number().gt(0).max(1)),
+  topK: field('a whole number from 0 (all tokens)', whole(0, int32)),
+  minP: field('a number from 0 to 1', z.number().min(0).max(1)),
+  repetitionPenalty: field('a number above 0', z.number().gt(0)),
+  seed: field('a whole number from 0', z.union([whole(0, Number.MAX_SAFE_INTEGER), z.bigint().min(0n).max(2n ** 64n - 1n)])),
+  maxTokens: field('a whole number from 1', whole(1, int32)),
+  stop: field('a text or an array of texts, none empty', z.union([z.string().min(1), z.array(z.string().min(1)).max(1000)])),
+  signal: field('an AbortSignal', z.custom((value) => value instanceof AbortSignal)),
+};
+const template = field('the name of a template', z.string().min(1));
+const { signal: _, ...chatFields } = generateFields;
+
+const describeFields: Fields<DescribeOptions> = {
+  ...generateFields, template, prompt: field('a text that is not empty', z.string().regex(/\S/)),
+};
+const loadFields: Fields<LoadOptions> = {
+  model: path(), llm: path(), projection: path(), template,
+  device: field("a device's name, like 'cpu'", z.string().min(1)),
+  threads: field('a whole number from 1 to 1024', whole(1, 1024)),
+  cpuLevel: field("an instruction set level's name", z.string().min(1)),
+  contextLength: field('a whole number from 1', whole(1, int32)),
+  cacheLength: field('a whole number from 1', whole(1, int32)),
+  kvType: field("'f16' or 'f32'", z.enum(['f16', 'f32'])),
+  maxPixels: field('a whole number from 1', whole(1, Number.MAX_SAFE_INTEGER)),
+  onProgress: field('a function', z.custom((value) => typeof value === 'function')),
+};
+
+export const generateRules = z.object(generateFields);
+export const chatRules = z.object({ ...chatFields, template } as Fields<ChatOptions>);
+export const describeRules = z.object(describeFields);
+export const loadRules = z.object(loadFields);
+
+/** A value as an error shows it: short, strings in quotes. */
+export function show(value: unknown): string {
+  if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}…` : value);
+  if (typeof value === 'bigint') return `${value}n`;
+  if (typeof value === 'function') return 'a function';
+  if (Array.isArray(value)) return `an array of ${value.length}${value.length ? ` (${value.slice(0, 3).map(show).join(', ')}${value.length > 3 ? ', …' : ''})` : ''}`;
+  if (typeof value === 'object' && value !== null) return `an object of ${value.constructor?.name ?? 'no class'}`;
+  return String(value);
+}
+
+/**
+ * The options without those that are undefined. `of` names the function in errors (`describe()`), `spell` gives an option's name as the user
+ * writes it (a flag on the command line). Errors: ERR_ARGUMENT with option, expected and found, or the nearest known option.
+ */
+export function checkOptions<Options extends object>(
+  rules: z.ZodObject, options: Options | undefined, of: string, spell: (key: string) => string = (key) => key,
+): Options {
+  if (options === undefined) return {} as Options;
+  if (typeof options !== 'object' || options === null || Array.isArray(options)) {
+    throw new MiniGptError('ERR_ARGUMENT', `${of}: expected an object of options, found ${show(options)}`);
+  }
+  const checked: Record<string, unknown> = {};
+  for (const [key, value] of Object.entries(options)) {
+    if (!Object.hasOwn(rules.shape, key)) {
+      const known = Object.keys(rules.shape);
+      const meant = nearest(key, known);
+      throw new MiniGptError('ERR_ARGUMENT', `${of}: unknown option ${spell(key)}; `
+        + (meant ? `did you mean ${spell(meant)}?` : `expected one of ${known.map(spell).join(', ')}`));
+    }
+    if (value === undefined) continue;
+    const rule = rules.shape[key] as z.ZodType;
+    if (!rule.safeParse(value).success) {
+      throw new MiniGptError('ERR_ARGUMENT', `${of}: option ${spell(key)}: expected ${String(rule.meta()?.['expected'])}, found ${show(value)}`);
+    }
+    checked[key] = value;
+  }
+  return checked as Options;
+}

@@ -1,0 +1,33 @@
+// The classes that JavaScript sees, and what the addon keeps for each environment (main thread or worker).
+#pragma once
+
+#include <napi.h>
+
+namespace minigpt4::addon {
+
+/// Constructors by class; one set an environment, because the addon is loaded once a worker thread.
+struct AddonData {
+  Napi::FunctionReference model, image, sequence, gguf_writer, tokenizer;
+};
+
+/// Makes an instance from native code; `payload` reaches the constructor, which refuses to be called without one.
+template <class Payload>
+Napi::Object make(const Napi::FunctionReference& constructor, Payload* payload) {
+  return constructor.New({Napi::External<Payload>::New(constructor.Env(), payload)});
+}
+
+/// The payload that make() gave, or an error for `new` from JavaScript.
+template <class Payload>
+Payload* payload_of(const Napi::CallbackInfo& info) {
+  if (info.Length() != 1 || !info[0].IsExternal()) {
+    throw Napi::TypeError::New(info.Env(), "this class is made by the addon's own functions, not by new");
+  }
+  return info[0].As<Napi::External<Payload>>().Data();
+}
+
+void define_model(Napi::Env env, Napi::Object exports, AddonData& data);
+void define_files(Napi::Env env, Napi::Object exports, AddonData& data);
+void define_text(Napi::Env env, Napi::Object exports, AddonData& data);
+void define_pictures(Napi::Env env, Napi::Object exports);
+
+}  // namespace minigpt4::addon

@@ -1,0 +1,123 @@
+// One thread a loaded model: it takes requests from a queue, runs prefill chunks and one decode step for everybody, and
+// hands out text as it becomes certain.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "engine/batch.h"
+#include "engine/generation.h"
+#include "text/tokenizer.h"
+
+namespace minigpt4 {
+
+struct EngineOptions {
+  int context_length = 0;  // positions of one sequence at most; 0: the model's own, at most 4096
+  int cache_length = 0;    // positions of all sequences together in the cache; 0: context_length
+  Type kv_type = Type::F16;
+  int max_rows = 128;      // of one forward pass: a prefill chunk, after which others get their turn
+  int max_sequences = 32;  // that are computed together; more wait
+};
+
+/// A conversation as the engine knows it. Callers hold it and pass it back.
+struct Conversation {
+  explicit Conversation(KvPagePool& pool) : sequence(pool) {}
+  Sequence sequence;                   // the engine's thread only
+  std::unique_ptr<Generation> answer;  // the engine's thread only; null when idle
+  uint64_t last_used = 0;              // the engine's thread only
+  bool closed = false;                 // the engine's thread only
+  std::atomic<bool> abort{false};
+};
+using ConversationRef = std::shared_ptr<Conversation>;
+
+class Engine {
+ public:
+  /// Errors: ERR_ARGUMENT (lengths out of range), ERR_SHAPE (a tokenizer of another size than the model's), ERR_OUT_OF_MEMORY.
+  Engine(std::unique_ptr<MiniGpt4> model, std::unique_ptr<Tokenizer> tokenizer, const EngineOptions& options);
+  ~Engine();
+
+  const MiniGpt4& model() const { return *model_; }
+  const Tokenizer& tokenizer() const { return *tokenizer_; }
+  int context_length() const { return context_; }
+  std::string device() const { return model_->ops().describe(); }
+  std::vector<Holding> holdings() const { return model_->ops().holdings(); }
+
+  // Any thread may call what follows. Results come through callbacks on the engine's thread; after close() everything
+  // is refused with ERR_CLOSED.
+
+  ConversationRef open();
+  /// Answers `parts` (the whole conversation so far). Errors come through on_error: ERR_CONTEXT_FULL, ERR_ABORTED,
+  /// ERR_CLOSED, ERR_ARGUMENT (a generation is running in this conversation, ids outside the vocabulary), …
+  void generate(const ConversationRef& conversation, std::vector<PromptPart> parts, GenerateOptions options,
+                GenerateCallbacks callbacks);
+  /// Ends the running or waiting answer with ERR_ABORTED before its next token.
+  void abort(const ConversationRef& conversation);
+  /// Ends it with ERR_CLOSED and returns its pages.
+  void close(const ConversationRef& conversation);
+  /// pixels[3, S, S], normalised.
+  void encode_image(std::vector<float> pixels, std::function<void(Image, double milliseconds)> on_done,
+                    std::function<void(const Error&)> on_error);
+  /// The stages of one picture or prompt, in order, in host memory.
+  struct Stage {
+    std::string name;
+    std::vector<float> values;
+    int64_t rows = 0, cols = 0;
+  };
+  void trace_image(std::vector<float> pixels, std::function<void(std::vector<Stage>)> on_done,
+                   std::function<void(const Error&)> on_error);
+  void trace_prompt(std::vector<PromptPart> parts, std::function<void(std::vector<Stage>)> on_done,
+                    std::function<void(const Error&)> on_error);
+  /// Ends everything with ERR_CLOSED and waits for the thread. Harmless when called again.
+  void close();
+
+ private:
+  struct Job {
+    std::function<void()> run;
+    std::function<void(const Error&)> refuse;
+  };
+
+  std::unique_ptr<MiniGpt4> model_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  EngineOptions options_;
+  int context_;
+  KvPagePool pool_;
+  KvCache cache_;
+  Llama llama_;
+  BatchRunner batch_;
+  Buffer<float> logits_;
+  std::vector<float> host_logits_;
+
+  std::mutex mutex_;  // guards jobs_, closing_
+  std::condition_variable wake_;
+  std::deque<Job> jobs_;
+  bool closing_ = false;
+  std::mutex join_mutex_;
+  std::thread thread_;
+
+  // the engine's thread only
+  std::vector<ConversationRef> conversations_;  // open ones
+  std::deque<ConversationRef> waiting_;         // with an answer that has not begun
+  std::vector<ConversationRef> active_;         // with an answer that has
+  uint64_t clock_ = 0;
+
+  void submit(std::function<void()> run, std::function<void(const Error&)> refuse);
+  void loop();
+  void step();
+  void drop_aborted();
+  void admit();
+  void share_beginning(Conversation& conversation);
+  void make_room(Sequence& sequence, int positions);
+  void draw(const std::vector<BatchPart>& parts, const std::vector<ConversationRef>& owners);
+  void end(const ConversationRef& conversation, const Error* error);
+  Prompt assemble(const std::vector<PromptPart>& parts) const;
+  int pages_for(int positions) const;
+  Trace recorder(std::vector<Stage>& stages);
+};
+
+}  // namespace minigpt4

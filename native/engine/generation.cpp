@@ -1,0 +1,98 @@
+#include "engine/generation.h"
+
+#include <algorithm>
+
+namespace minigpt4 {
+namespace {
+
+double milliseconds(Generation::Clock::time_point from, Generation::Clock::time_point to) {
+  return std::chrono::duration<double, std::milli>(to - from).count();
+}
+
+}  // namespace
+
+const char* name(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::stop: return "stop";
+    case FinishReason::eos: return "eos";
+    case FinishReason::length: return "length";
+    case FinishReason::context: return "context";
+  }
+  return "";
+}
+
+Generation::Generation(const Tokenizer& tokenizer, Sequence& sequence, Prompt prompt, GenerateOptions options,
+                       GenerateCallbacks callbacks, Clock::time_point requested)
+    : sequence_(sequence),
+      prompt_(std::move(prompt)),
+      options_(std::move(options)),
+      callbacks_(std::move(callbacks)),
+      sampler_(options_.sampling),
+      detokenizer_(tokenizer),
+      stops_(options_.stop),
+      requested_(requested) {
+  if (prompt_.empty()) fail(code::argument, "the prompt is empty, expected at least one token");
+  if (options_.max_tokens < 1) fail(code::argument, "the token limit is ", options_.max_tokens, ", expected at least 1");
+  result_.prompt_tokens = int(prompt_.size());
+  for (const Slot& slot : prompt_) result_.image_tokens += slot.image ? 1 : 0;
+}
+
+int Generation::most_positions(int context) const {
+  return int(std::min<int64_t>(context, int64_t(prompt_.size()) + options_.max_tokens));
+}
+
+void Generation::begin() {
+  began_ = Clock::now();
+  const int keep = std::min(common_prefix(sequence_.slots(), prompt_), int(prompt_.size()) - 1);
+  sequence_.truncate(keep);
+  result_.cached_tokens = keep;
+}
+
+Prompt Generation::next_rows(int limit) const {
+  const size_t done = size_t(sequence_.length());
+  if (done < prompt_.size()) {
+    const size_t end = std::min(prompt_.size(), done + size_t(limit));
+    return Prompt(prompt_.begin() + std::ptrdiff_t(done), prompt_.begin() + std::ptrdiff_t(end));
+  }
+  return {Slot{result_.ids.back(), 0, nullptr}};
+}
+
+bool Generation::logits_due(int rows) const { return size_t(sequence_.length() + rows) >= prompt_.size(); }
+
+bool Generation::accept(const float* logits, int vocab, int context) {
+  const int32_t id = sampler_.next(logits, vocab);
+  if (result_.ids.empty()) {
+    first_token_ = Clock::now();
+    result_.prefill_ms = milliseconds(began_, first_token_);
+    result_.first_token_ms = milliseconds(requested_, first_token_);
+  }
+  result_.ids.push_back(id);
+  unsent_.push_back(id);
+  if (std::find(options_.stop_ids.begin(), options_.stop_ids.end(), id) != options_.stop_ids.end()) {
+    return finish(FinishReason::eos);
+  }
+  send(stops_.push(detokenizer_.push(id)));
+  if (stops_.stopped()) return finish(FinishReason::stop);
+  if (int(result_.ids.size()) >= options_.max_tokens) return finish(FinishReason::length);
+  // the token just drawn would need a position of its own
+  if (int(prompt_.size() + result_.ids.size()) > context) return finish(FinishReason::context);
+  return true;
+}
+
+bool Generation::finish(FinishReason reason) {
+  result_.reason = reason;
+  result_.decode_ms = milliseconds(first_token_, Clock::now());
+  std::string rest = stops_.push(detokenizer_.finish());
+  rest += stops_.finish();
+  send(rest);
+  return false;
+}
+
+void Generation::send(const std::string& text) {
+  if (text.empty()) return;
+  result_.text += text;
+  if (callbacks_.on_text) callbacks_.on_text(text, std::move(unsent_));
+  unsent_.clear();
+}
+
+}  // namespace minigpt4

@@ -1,0 +1,152 @@
+#include "models/minigpt4.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "core/gguf.h"
+#include "models/weight_loader.h"
+
+namespace minigpt4 {
+namespace {
+
+std::string architecture(const GgufFile& file) { return file.string_key("general.architecture", ""); }
+
+void expect_vision(const GgufFile& file) {
+  const std::string found = architecture(file);
+  if (found == "minigpt4" && file.find("minigpt4.vit.image_size")) return;
+  if (found == "llama") {
+    fail(code::argument, file.path(), " holds a language model alone, expected a MiniGPT-4 file (make one with",
+         " `minigpt4 convert`, and give this file as the language model)");
+  }
+  fail(code::argument, file.path(), " is of architecture \"", found, "\", expected a \"minigpt4\" file with a vision encoder");
+}
+
+void expect_language_model(const GgufFile& file, bool separate) {
+  const std::string found = architecture(file);
+  if (file.find("llama.embedding_length") && (found == "llama" || found == "minigpt4")) return;
+  if (!separate) {
+    fail(code::argument, file.path(), " holds no language model: give one as well (a llama-architecture GGUF file)");
+  }
+  fail(code::unsupported, file.path(), " is of architecture \"", found, "\", expected \"llama\"");
+}
+
+void expect_projection(const GgufFile& file) {
+  if (file.find("minigpt4.projection.output_length")) return;
+  fail(code::argument, file.path(), " holds no projection: give a projection file as well");
+}
+
+/// The three parts must be of one family; the classic mistake is a 13B projection with a 7B language model.
+void check_fit(const GgufFile& vision_file, const VisionConfig& vision, const GgufFile& projection_file,
+               const ProjectionConfig& projection, const GgufFile& llm_file, const LlamaConfig& llama) {
+  const int per_token = projection.patches_per_token;
+  if (vision.qformer && per_token != 1) {
+    fail(code::shape, projection_file.path(), ": the projection takes ", per_token, " patches a token, but ",
+         vision_file.path(), " has a Q-Former: this projection is of the variant without one");
+  }
+  const int64_t before = vision.qformer ? vision.qformer->width : int64_t(vision.vit.width) * per_token;
+  if (projection.input != before) {
+    fail(code::shape, projection_file.path(), ": the projection's input is ", projection.input, " wide, but ",
+         vision.qformer ? "the Q-Former of " : "the patches of ", vision_file.path(), " give ", before);
+  }
+  if (!vision.qformer && vision.vit.patches() % per_token != 0) {
+    fail(code::shape, vision_file.path(), ": ", vision.vit.patches(), " patches are no multiple of ", per_token, " a token");
+  }
+  if (projection.output != llama.width) {
+    fail(code::shape, projection_file.path(), ": the projection's output is ", projection.output, " wide, but the language model in ",
+         llm_file.path(), " is ", llama.width, " wide (7B models are 4096, 13B models 5120): use a projection trained for it");
+  }
+}
+
+}  // namespace
+
+MiniGpt4::MiniGpt4(std::unique_ptr<Ops> ops, const ModelFiles& files, const std::function<void(double)>& on_progress)
+    : ops_(std::move(ops)) {
+  const auto open = [](const std::string& path) { return path.empty() ? nullptr : std::make_unique<GgufFile>(path); };
+  const std::unique_ptr<GgufFile> model = open(files.model), llm = open(files.llm), projection = open(files.projection);
+  if (!model && !llm) fail(code::argument, "no model file was given");
+  const GgufFile& llm_file = llm ? *llm : *model;
+  const GgufFile* projection_file = projection ? projection.get() : model.get();
+
+  expect_language_model(llm_file, llm != nullptr);
+  llama_ = read_llama_config(llm_file);
+  if (model) {
+    expect_vision(*model);
+    expect_projection(*projection_file);
+    vision_ = read_vision_config(*model);
+    projection_ = read_projection_config(*projection_file);
+    check_fit(*model, *vision_, *projection_file, projection_, llm_file, llama_);
+  }
+
+  uint64_t total = 0, done = 0;
+  for (const GgufFile* file : {model.get(), llm.get()}) {
+    if (!file) continue;
+    for (const GgufTensor& tensor : file->tensors()) total += tensor.bytes;
+  }
+  const auto on_bytes = [&](uint64_t bytes) {
+    done += bytes;
+    if (on_progress && total) on_progress(std::min(1.0, double(done) / double(total)));
+  };
+  if (model) {
+    load_vision(*model, on_bytes);
+    load_projection(*projection_file, on_bytes);
+  }
+  load_llama(llm_file, on_bytes);
+  // a file that was truncated or replaced meanwhile must not become a model
+  for (const GgufFile* file : {model.get(), llm.get(), projection.get()}) {
+    if (file) file->check_unchanged();
+  }
+  if (on_progress) on_progress(1.0);
+}
+
+MiniGpt4::~MiniGpt4() = default;
+
+void MiniGpt4::load_vision(const GgufFile& file, const std::function<void(uint64_t)>& on_bytes) {
+  const VitConfig& v = vision_->vit;
+  WeightLoader vit(*ops_, file, "vit weights", on_bytes);
+  visit_tensors(v, vit_weights_, vit);
+  parameters_.vision = vit.parameters();
+  vit_.emplace(*ops_, v, vit_weights_, 1);
+  pixels_ = Buffer<float>(*ops_, int64_t(3) * v.image_size * v.image_size);
+  seen_ = Buffer<float>(*ops_, int64_t(v.rows()) * v.width);
+  if (!vision_->qformer) return;
+  const QFormerConfig& q = *vision_->qformer;
+  WeightLoader qformer(*ops_, file, "qformer weights", on_bytes);
+  visit_tensors(q, v.width, qformer_weights_, qformer);
+  parameters_.qformer = qformer.parameters();
+  qformer_.emplace(*ops_, q, qformer_weights_, v.rows(), 1);
+  queries_ = Buffer<float>(*ops_, int64_t(q.queries) * q.width);
+}
+
+void MiniGpt4::load_projection(const GgufFile& file, const std::function<void(uint64_t)>& on_bytes) {
+  WeightLoader projection(*ops_, file, "projection weights", on_bytes);
+  visit_tensors(projection_, projection_weights_, projection);
+  parameters_.projection = projection.parameters();
+  tokens_ = Buffer<float>(*ops_, int64_t(image_tokens()) * projection_.output);
+}
+
+void MiniGpt4::load_llama(const GgufFile& file, const std::function<void(uint64_t)>& on_bytes) {
+  WeightLoader llm(*ops_, file, "llm weights", on_bytes);
+  visit_tensors(llama_, llama_weights_, llm);
+  parameters_.llm = llm.parameters();
+}
+
+ImageTokens MiniGpt4::encode_image(const float* pixels, const Trace& trace) {
+  if (!vision_) fail(code::argument, "this is a language model alone, expected one with a vision encoder");
+  const int S = vision_->vit.image_size, n = image_tokens();
+  ops_->upload(pixels_, pixels, size_t(3) * S * S * sizeof(float));
+  vit_->forward(seen_, pixels_, 1, trace);
+  const float* x = seen_ + vision_->vit.width;  // without a Q-Former: all patches but the class token, and runs of
+                                                // neighbours read as one long row each
+  if (qformer_) {
+    qformer_->forward(queries_, seen_, 1, trace);
+    x = queries_;
+  }
+  ops_->matmul(tokens_, *projection_weights_.weight, x, projection_weights_.bias.get(), n, Accumulate::no);
+  if (trace) trace("image_tokens", tokens_, n, llama_.width);
+
+  ImageTokens image{n, llama_.width, std::vector<float>(size_t(n) * size_t(llama_.width))};
+  ops_->download(image.values.data(), tokens_, image.values.size() * sizeof(float));
+  return image;
+}
+
+}  // namespace minigpt4

@@ -1,0 +1,81 @@
+// The whole model: a picture becomes vectors in the language model's space, which reads them between words.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "models/config.h"
+#include "models/llama.h"
+#include "models/qformer.h"
+#include "models/vit.h"
+#include "models/weights.h"
+
+namespace minigpt4 {
+
+class GgufFile;
+
+/// Which files make a model. The language model may come from `llm`, the projection from `projection`.
+struct ModelFiles {
+  std::string model;       // a bundle, or a vision file; "": a language model alone (`llm`), which sees no pictures
+  std::string llm;         // "": in `model`
+  std::string projection;  // "": in `model`
+};
+
+/// The vectors of one picture, in host memory.
+struct ImageTokens {
+  int tokens = 0, width = 0;
+  std::vector<float> values;  // [tokens, width]
+};
+
+/// Values in each part.
+struct ParameterCounts {
+  int64_t vision = 0, qformer = 0, projection = 0, llm = 0;
+};
+
+class MiniGpt4 {
+ public:
+  /// Reads and checks everything. `on_progress`: fractions 0..1; throwing from it ends the load.
+  /// Errors: those of GgufFile and WeightLoader; ERR_ARGUMENT (no language model or no projection in the files given);
+  /// ERR_SHAPE (parts that do not fit each other, such as a 13B projection before a 7B language model).
+  MiniGpt4(std::unique_ptr<Ops> ops, const ModelFiles& files, const std::function<void(double)>& on_progress = {});
+  ~MiniGpt4();
+
+  Ops& ops() { return *ops_; }
+  /// False for a language model alone; then vision() and projection() must not be asked for.
+  bool sees() const { return vision_.has_value(); }
+  const VisionConfig& vision() const { return *vision_; }
+  const ProjectionConfig& projection() const { return projection_; }
+  const LlamaConfig& llama() const { return llama_; }
+  const LlamaWeights& llama_weights() const { return llama_weights_; }
+  const ParameterCounts& parameters() const { return parameters_; }
+  int image_tokens() const { return vision_ ? vision_->image_tokens(projection_) : 0; }
+
+  /// pixels[3, S, S], normalised, in host memory. One thread at a time. Error ERR_ARGUMENT without a vision side.
+  ImageTokens encode_image(const float* pixels, const Trace& trace = {});
+
+ private:
+  std::unique_ptr<Ops> ops_;  // first in, last out: everything below lives in its memory
+  std::optional<VisionConfig> vision_;
+  ProjectionConfig projection_{};
+  LlamaConfig llama_{};
+  VitWeights vit_weights_;
+  QFormerWeights qformer_weights_;
+  Linear projection_weights_;
+  LlamaWeights llama_weights_;
+  ParameterCounts parameters_;
+  std::optional<Vit> vit_;
+  std::optional<QFormer> qformer_;
+  Buffer<float> pixels_;   // [3, S, S]
+  Buffer<float> seen_;     // [P, ViT width]
+  Buffer<float> queries_;  // [Q, Q-Former width]
+  Buffer<float> tokens_;   // [image tokens, E]
+
+  void load_vision(const GgufFile& file, const std::function<void(uint64_t)>& on_bytes);
+  void load_projection(const GgufFile& file, const std::function<void(uint64_t)>& on_bytes);
+  void load_llama(const GgufFile& file, const std::function<void(uint64_t)>& on_bytes);
+};
+
+}  // namespace minigpt4

@@ -1,0 +1,30 @@
+// Every tensor once: its name in the file, its shape, and the place that holds it. Loading and counting walk this list;
+// docs/format.md says where each comes from.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "models/weights.h"
+
+namespace minigpt4 {
+
+/// Whether a file may lack a tensor.
+enum class Presence { required, optional };
+
+class TensorVisitor {
+ public:
+  virtual ~TensorVisitor() = default;
+  /// A weight that is multiplied with: [rows, cols] of any type that can be read.
+  virtual void matrix(const std::string& name, int64_t rows, int64_t cols, std::unique_ptr<Matrix>& slot,
+                      Presence presence) = 0;
+  /// Values that are used one by one: [rows, cols], or [cols] where rows is 0; F32, F16 or BF16 in the file.
+  virtual void floats(const std::string& name, int64_t rows, int64_t cols, Floats& slot, Presence presence) = 0;
+};
+
+void visit_tensors(const VitConfig& config, VitWeights& weights, TensorVisitor& visitor);
+void visit_tensors(const QFormerConfig& config, int vit_width, QFormerWeights& weights, TensorVisitor& visitor);
+void visit_tensors(const ProjectionConfig& config, Linear& weights, TensorVisitor& visitor);
+void visit_tensors(const LlamaConfig& config, LlamaWeights& weights, TensorVisitor& visitor);
+
+}  // namespace minigpt4

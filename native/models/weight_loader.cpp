@@ -1,0 +1,71 @@
+#include "models/weight_loader.h"
+
+#include <vector>
+
+#include "core/blocks.h"
+#include "core/error.h"
+#include "core/gguf.h"
+
+namespace minigpt4 {
+namespace {
+
+/// "[4096, 768]", row-major, of a shape in the file's order.
+std::string shape_text(const std::vector<uint64_t>& shape) {
+  std::string text = "[";
+  for (size_t i = shape.size(); i-- > 0;) text += std::to_string(shape[i]) + (i ? ", " : "");
+  return text + "]";
+}
+
+/// The tensor if it is there with this shape; null if it is absent and may be.
+const GgufTensor* expect(const GgufFile& file, const std::string& name, const std::vector<uint64_t>& shape,
+                         Presence presence) {
+  const GgufTensor* tensor = file.tensor(name);
+  if (!tensor) {
+    if (presence == Presence::optional) return nullptr;
+    fail(code::missing_tensor, file.path(), ": tensor ", name, " is missing, expected one of shape ", shape_text(shape));
+  }
+  std::vector<uint64_t> found = tensor->shape;  // trailing sizes of 1 carry no meaning
+  while (found.size() > shape.size() && found.back() == 1) found.pop_back();
+  if (found != shape) {
+    fail(code::shape, file.path(), ": tensor ", name, " has shape ", shape_text(tensor->shape), ", expected ",
+         shape_text(shape));
+  }
+  return tensor;
+}
+
+}  // namespace
+
+WeightLoader::WeightLoader(Ops& ops, const GgufFile& file, const char* owner, std::function<void(uint64_t)> on_bytes)
+    : ops_(ops), file_(file), owner_(owner), on_bytes_(std::move(on_bytes)) {}
+
+void WeightLoader::matrix(const std::string& name, int64_t rows, int64_t cols, std::unique_ptr<Matrix>& slot,
+                          Presence presence) {
+  const GgufTensor* tensor = expect(file_, name, {uint64_t(cols), uint64_t(rows)}, presence);
+  if (!tensor) return;
+  slot = ops_.matrix({tensor->type, rows, cols, tensor->data}, owner_);
+  file_.release(*tensor);  // the backend holds its own layout now
+  parameters_ += rows * cols;
+  if (on_bytes_) on_bytes_(tensor->bytes);
+}
+
+void WeightLoader::floats(const std::string& name, int64_t rows, int64_t cols, Floats& slot, Presence presence) {
+  std::vector<uint64_t> shape{uint64_t(cols)};
+  if (rows > 0) shape.push_back(uint64_t(rows));
+  const GgufTensor* tensor = expect(file_, name, shape, presence);
+  if (!tensor) return;
+  if (is_quantized(tensor->type)) {
+    fail(code::file_format, file_.path(), ": tensor ", name, " is ", minigpt4::name(tensor->type),
+         ", expected F32, F16 or BF16");
+  }
+  std::vector<float> values(tensor->values());
+  decode_row(tensor->type, tensor->data, values.data(), values.size());
+  const size_t bytes = values.size() * sizeof(float);
+  float* memory = static_cast<float*>(ops_.allocate(bytes, owner_));
+  Ops* ops = &ops_;
+  slot = Floats(memory, [ops](float* p) { ops->release(p); });
+  ops_.upload(memory, values.data(), bytes);
+  parameters_ += int64_t(values.size());
+  if (on_bytes_) on_bytes_(tensor->bytes);
+}
+
+}  // namespace minigpt4

@@ -1,0 +1,34 @@
+// Brings the tensors of a file into a backend, checking each one's name, shape and type against the tensor list.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "models/tensor_list.h"
+
+namespace minigpt4 {
+
+class GgufFile;
+
+class WeightLoader : public TensorVisitor {
+ public:
+  /// `owner`: under which name the memory is reported. `on_bytes` (may be empty): called with the bytes of each tensor read.
+  /// Errors of the visits: ERR_MISSING_TENSOR, ERR_SHAPE, ERR_FILE_FORMAT (a value that is no finite number where one is
+  /// expected), ERR_OUT_OF_MEMORY, ERR_FILE_CHANGED.
+  WeightLoader(Ops& ops, const GgufFile& file, const char* owner, std::function<void(uint64_t)> on_bytes);
+
+  void matrix(const std::string& name, int64_t rows, int64_t cols, std::unique_ptr<Matrix>& slot,
+              Presence presence) override;
+  void floats(const std::string& name, int64_t rows, int64_t cols, Floats& slot, Presence presence) override;
+  /// Values of all tensors read so far.
+  int64_t parameters() const { return parameters_; }
+
+ private:
+  Ops& ops_;
+  const GgufFile& file_;
+  const char* owner_;
+  std::function<void(uint64_t)> on_bytes_;
+  int64_t parameters_ = 0;
+};
+
+}  // namespace minigpt4

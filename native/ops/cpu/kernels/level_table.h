@@ -1,0 +1,31 @@
+// Every kernel over the level's vectors, and the table of them. A level file defines MINIGPT4_LEVEL and the tile sizes,
+// includes its simd_*.h, then this.
+//   kRows           rows of an activation tile for float products
+//   kSums           vectors of running sums that fit into the registers beside a tile's weights
+//   kQuantizedRows  rows of an activation tile for quantized products
+#pragma once
+
+#include "ops/cpu/kernels/lanes16.h"
+// lanes16.h is what all the others are written in
+#include "ops/cpu/kernels/exponential.h"
+#include "ops/cpu/kernels/tile.h"
+// these two are what the following use
+#include "ops/cpu/kernels/elementwise.h"
+#include "ops/cpu/kernels/matmul_float.h"
+#include "ops/cpu/kernels/matmul_quantized.h"
+#include "ops/cpu/kernels/norm.h"
+#include "ops/cpu/kernels/softmax.h"
+// and the attentions use all
+#include "ops/cpu/kernels/attention_dense.h"
+#include "ops/cpu/kernels/attention_paged.h"
+
+namespace minigpt4::cpu::MINIGPT4_LEVEL {
+
+static_assert(kRows <= kMostTileRows && kQuantizedRows <= kMostTileRows);
+
+constexpr Level table(const char* name) {
+  return {name,    kRows,    kQuantizedRows, matmul_float, matmul_quantized, quantize_row, layer_norm,
+          rms_norm, gelu,    silu_mul,       exponential,  to_half,          attend_dense, attend_paged};
+}
+
+}  // namespace minigpt4::cpu::MINIGPT4_LEVEL

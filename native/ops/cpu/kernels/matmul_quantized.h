@@ -1,0 +1,199 @@
+// Products with quantized weights. Within a block of 32 (or a half of it, where scales go by 16) the dot product of
+// codes and int8 activations is exact; what is done in float32 is the same few operations in the same order
+// everywhere:
+//
+//   value = scale0 · dot0;  value = scale1 · dot1 + value;  value = minimum · Σq + value (each half);
+//   sum = d · value + sum, blocks in order
+//
+// with fused multiply-adds, d the activations' and scale, minimum the weight's, products of its parts that are exact.
+#pragma once
+
+namespace minigpt4::cpu::MINIGPT4_LEVEL {
+
+void quantize_row(const QuantizeRow& row) {
+  for (int64_t b = 0; b < row.cols / 32; ++b) {
+    const float* x = row.x + 32 * b;
+    const int64_t to = b * row.stride;
+    F most = zero(), poison = zero();
+#pragma GCC unroll 4
+    for (int i = 0; i < 32; i += kLanes) {
+      const F v = load(x + i);
+      most = max_of(most, abs_of(v));
+      poison = fma(v, zero(), poison);  // NaN if a value is NaN or infinite: such a block must not look harmless
+    }
+    F lanes[kParts];
+    for (int p = 0; p < kParts; ++p) lanes[p] = p == 0 ? poison : zero();
+    const float amax = max_lane(most), nothing = sum16(lanes);
+    const bool some = amax >= 1e-35f;  // below, 127 / amax would leave float32
+    const F inverse = set1(some ? 127.0f / amax : 0.0f);
+    int8_t* q = row.q + to * 32;
+#pragma GCC unroll 4
+    for (int i = 0; i < 32; i += kLanes) store_i8(q + i, mul(load(x + i), inverse));
+    row.d[to] = (some ? amax / 127.0f : 0.0f) + nothing;
+    int low = 0, high = 0;
+    for (int i = 0; i < 16; ++i) low += q[i];
+    for (int i = 16; i < 32; ++i) high += q[i];
+    if (row.sums == 2) {
+      row.offset_sum[2 * to] = -row.offset * low;
+      row.offset_sum[2 * to + 1] = -row.offset * high;
+      row.sum[2 * to] = float(low);
+      row.sum[2 * to + 1] = float(high);
+    } else {
+      row.offset_sum[to] = -row.offset * (low + high);
+      row.sum[to] = float(low + high);
+    }
+  }
+}
+
+/// Code vector j of a block, one part of its lanes, out of the planes.
+template <int bits, int j>
+inline Codes code_vector(const uint8_t* block) {
+  const auto vector = [&](int i) { return load_codes(block + 64 * i); };
+  if constexpr (bits == 8) return vector(j);
+  if constexpr (bits == 2) return bits_of<2 * (j % 4), 3>(vector(j / 4));
+  if constexpr (bits == 3) return either(bits_of<2 * (j % 4), 3>(vector(j / 4)), bits_of<j - 2, 4>(vector(2)));
+  if constexpr (bits == 4) return bits_of<j / 4 * 4, 15>(vector(j % 4));
+  if constexpr (bits == 5) return either(bits_of<j / 4 * 4, 15>(vector(j % 4)), bits_of<j - 4, 16>(vector(4)));
+  if constexpr (bits == 6) {
+    return either(bits_of<j / 4 * 4, 15>(vector(j % 4)), bits_of<2 * (j % 4) - 4, 48>(vector(4 + j / 4)));
+  }
+}
+
+struct BlockScales {
+  F scale[2], minimum[2];  // by half block, the second only where scales go by 16
+};
+
+template <int kind>
+inline BlockScales block_scales(const uint8_t* scales, int64_t b, int part) {
+  constexpr bool minimum = kind & 4, halves = kind & 2, super = kind & 1;
+  constexpr int head = minimum ? 64 : 32, record = head + (super ? 256 : 0);
+  const uint8_t* at = scales + (super ? b / 8 : b) * record;
+  const auto half = [&](const uint8_t* p) { return load_half(reinterpret_cast<const uint16_t*>(p) + part * kLanes); };
+  BlockScales s;
+  const F d = half(at);
+  if constexpr (!super) {
+    s.scale[0] = d;
+    if constexpr (minimum) s.minimum[0] = half(at + 32);
+  } else {
+    const uint8_t* first = at + head + b % 8 * 32 + part * kLanes;
+    if constexpr (halves && minimum) {  // Q2_K: a byte is scale | minimum << 4
+      const F dmin = sub(zero(), half(at + 32));
+      for (int h = 0; h < 2; ++h) {
+        s.scale[h] = mul(d, load_nibble<0>(first + 16 * h));
+        s.minimum[h] = mul(dmin, load_nibble<4>(first + 16 * h));
+      }
+    } else if constexpr (halves) {
+      s.scale[0] = mul(d, load_i8(first));
+      s.scale[1] = mul(d, load_i8(first + 16));
+    } else {
+      s.scale[0] = mul(d, load_u8(first));
+      if constexpr (minimum) s.minimum[0] = mul(sub(zero(), half(at + 32)), load_u8(first + 16));
+    }
+  }
+  return s;
+}
+
+/// out[r · 16 + lane] for R rows from row r0 of a tile on and the `P` parts from part0 on of one group.
+template <int kind, int R, int P>
+inline void dot_rows(const QuantizedMatmul& m, const uint8_t* group, int64_t tile_at, int rows, int r0, int part0,
+                     float* out) {
+  constexpr int bits = kind / 8;
+  constexpr bool minimum = kind & 4, halves = kind & 2;
+  const uint8_t *codes = group, *scales = group + m.scales_at;
+  const int64_t blocks = m.cols / 32;
+  F sum[R][P];
+#pragma GCC unroll 12
+  for (int r = 0; r < R; ++r) {
+    for (int p = 0; p < P; ++p) sum[r][p] = zero();
+  }
+  for (int64_t b = 0; b < blocks; ++b, codes += bits * 64) {
+    const int64_t at = tile_at + b * rows + r0;  // in blocks of one row
+#pragma GCC unroll 2
+    for (int p = 0; p < P; ++p) {
+      const uint8_t* block = codes + (part0 + p) * kLanes * 4;
+      const Codes c[8] = {code_vector<bits, 0>(block), code_vector<bits, 1>(block), code_vector<bits, 2>(block),
+                      code_vector<bits, 3>(block), code_vector<bits, 4>(block), code_vector<bits, 5>(block),
+                      code_vector<bits, 6>(block), code_vector<bits, 7>(block)};
+      const BlockScales s = block_scales<kind>(scales, b, part0 + p);
+#pragma GCC unroll 12
+      for (int r = 0; r < R; ++r) {
+        const int8_t* q = m.q + (at + r) * 32;
+        F value;
+        if constexpr (halves) {
+          const int32_t* offset = m.offset + 2 * (at + r);
+          const float* total = m.sum + 2 * (at + r);
+          value = mul(s.scale[0], to_float(dot<bits, 4>(c, q, offset[0])));
+          value = fma(s.scale[1], to_float(dot<bits, 4>(c + 4, q + 16, offset[1])), value);
+          if constexpr (minimum) {
+            value = fma(s.minimum[0], set1(total[0]), value);
+            value = fma(s.minimum[1], set1(total[1]), value);
+          }
+        } else {
+          value = mul(s.scale[0], to_float(dot<bits, 8>(c, q, m.offset[at + r])));
+          if constexpr (minimum) value = fma(s.minimum[0], set1(m.sum[at + r]), value);
+        }
+        sum[r][p] = fma(set1(m.d[at + r]), value, sum[r][p]);
+      }
+    }
+  }
+#pragma GCC unroll 12
+  for (int r = 0; r < R; ++r) {
+    for (int p = 0; p < P; ++p) store(out + 16 * r + (part0 + p) * kLanes, sum[r][p]);
+  }
+}
+
+/// All lanes of R rows: at once for a single row, which reads the weights from memory; part by part for more, which
+/// leaves registers for the sums.
+template <int kind, int R>
+void dot_group(const QuantizedMatmul& m, const uint8_t* group, int64_t tile_at, int rows, int r0, float* out) {
+  if constexpr (R == 1) {
+    dot_rows<kind, 1, kParts>(m, group, tile_at, rows, r0, 0, out);
+  } else {
+    for (int part = 0; part < kParts; ++part) dot_rows<kind, R, 1>(m, group, tile_at, rows, r0, part, out);
+  }
+}
+
+template <int kind>
+void matmul_quantized_of(const QuantizedMatmul& m, int64_t g0, int64_t g1, int i0, int i1) {
+  const int64_t blocks = m.cols / 32;
+  for (int i = i0; i < i1; ++i) {
+    const int t = i * kQuantizedRows, rows = m.T - t < kQuantizedRows ? m.T - t : kQuantizedRows;
+    for (int64_t g = g0; g < g1; ++g) {
+      alignas(64) float out[kQuantizedRows * 16];
+      const uint8_t* group = m.w + size_t(g) * m.group_bytes;
+      int r = 0;
+      if constexpr (kQuantizedRows >= 8) {
+        for (; r + 8 <= rows; r += 8) dot_group<kind, 8>(m, group, t * blocks, rows, r, out + 16 * r);
+      }
+      if constexpr (kQuantizedRows >= 4) {
+        for (; r + 4 <= rows; r += 4) dot_group<kind, 4>(m, group, t * blocks, rows, r, out + 16 * r);
+      }
+      for (; r + 2 <= rows; r += 2) dot_group<kind, 2>(m, group, t * blocks, rows, r, out + 16 * r);
+      for (; r < rows; ++r) dot_group<kind, 1>(m, group, t * blocks, rows, r, out + 16 * r);
+      for (r = 0; r < rows; ++r) {
+        finish_row(m.y + int64_t(t + r) * m.rows, out + 16 * r, m.bias, m.accumulate, m.rows, g * 16, 1);
+      }
+    }
+  }
+}
+
+void matmul_quantized(const QuantizedMatmul& m, int64_t g0, int64_t g1, int i0, int i1) {
+  switch (m.kind) {
+#define MINIGPT4_KIND(bits, minimum, halves, super)                          \
+  case (QuantizedFormat{bits, 0, minimum, halves, super}.kind()):            \
+    return matmul_quantized_of<QuantizedFormat{bits, 0, minimum, halves, super}.kind()>(m, g0, g1, i0, i1);
+    MINIGPT4_KIND(4, false, false, false)  // Q4_0
+    MINIGPT4_KIND(4, true, false, false)   // Q4_1
+    MINIGPT4_KIND(5, false, false, false)  // Q5_0
+    MINIGPT4_KIND(5, true, false, false)   // Q5_1
+    MINIGPT4_KIND(8, false, false, false)  // Q8_0
+    MINIGPT4_KIND(2, true, true, true)     // Q2_K
+    MINIGPT4_KIND(3, false, true, true)    // Q3_K
+    MINIGPT4_KIND(4, true, false, true)    // Q4_K
+    MINIGPT4_KIND(5, true, false, true)    // Q5_K
+    MINIGPT4_KIND(6, false, true, true)    // Q6_K
+#undef MINIGPT4_KIND
+  }
+}
+
+}  // namespace minigpt4::cpu::MINIGPT4_LEVEL

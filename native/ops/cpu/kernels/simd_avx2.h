@@ -1,0 +1,137 @@
+// The vector vocabulary of the kernels in AVX2 with FMA and F16C: 8 lanes.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace minigpt4::cpu::MINIGPT4_LEVEL {
+
+constexpr int kLanes = 8;
+
+using F = __m256;   // float lanes
+using I = __m256i;  // int32 lanes
+using Codes = __m256i;  // four code bytes a lane
+
+inline __m256i first(int n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+inline F zero() { return _mm256_setzero_ps(); }
+inline F set1(float x) { return _mm256_set1_ps(x); }
+inline F load(const float* p) { return _mm256_loadu_ps(p); }
+inline void store(float* p, F x) { _mm256_storeu_ps(p, x); }
+/// The first n lanes, 0 <= n <= kLanes; the others are zero.
+inline F load_n(const float* p, int n) { return _mm256_maskload_ps(p, first(n)); }
+inline void store_n(float* p, F x, int n) { _mm256_maskstore_ps(p, first(n), x); }
+inline F load_half(const uint16_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)); }
+inline F load_half_n(const uint16_t* p, int n) {
+  alignas(16) uint16_t part[8] = {};
+  for (int i = 0; i < n; ++i) part[i] = p[i];
+  return load_half(part);
+}
+inline F load_bf16(const uint16_t* p) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)), 16));
+}
+inline void store_half(uint16_t* p, F x) {
+  _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+inline F load_u8(const uint8_t* p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p)));
+}
+inline F load_i8(const uint8_t* p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p)));
+}
+/// (byte >> shift) & 15.
+template <int shift>
+inline F load_nibble(const uint8_t* p) {
+  const __m256i x = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p));
+  return _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(x, shift), _mm256_set1_epi32(15)));
+}
+inline F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+inline F add(F a, F b) { return _mm256_add_ps(a, b); }
+inline F sub(F a, F b) { return _mm256_sub_ps(a, b); }
+inline F mul(F a, F b) { return _mm256_mul_ps(a, b); }
+inline F div(F a, F b) { return _mm256_div_ps(a, b); }
+/// a > b ? a : b, so b where either is not a number; likewise the minimum.
+inline F max_of(F a, F b) { return _mm256_max_ps(a, b); }
+inline F min_of(F a, F b) { return _mm256_min_ps(a, b); }
+inline F abs_of(F a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+/// a < b ? yes : no.
+inline F if_less(F a, F b, F yes, F no) { return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_LT_OQ)); }
+/// x · 2^n for an n that was added to 1.5 · 2^23, which leaves it in the low bits of `shifted`.
+inline F scale_by_power(F x, F shifted) {
+  return _mm256_castsi256_ps(
+      _mm256_add_epi32(_mm256_castps_si256(x), _mm256_slli_epi32(_mm256_castps_si256(shifted), 23)));
+}
+inline F to_float(I x) { return _mm256_cvtepi32_ps(x); }
+/// Rounds to nearest even, to bytes; |x| <= 127.
+inline void store_i8(int8_t* p, F x) {
+  const __m256i wide = _mm256_cvtps_epi32(x);
+  const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
+  _mm_storel_epi64((__m128i*)p, _mm_packs_epi16(words, words));
+}
+
+/// Sixteen lanes to one in the order that every level keeps: lanes 8 apart, then 4, 2, 1.
+inline float sum16(const F (&x)[2]) {
+  const __m256 a = _mm256_add_ps(x[0], x[1]);
+  const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+  const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
+  return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+}
+inline float max_lane(F x) {
+  __m128 a = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  a = _mm_max_ps(a, _mm_movehl_ps(a, a));
+  return _mm_cvtss_f32(_mm_max_ss(a, _mm_movehdup_ps(a)));
+}
+
+inline Codes load_codes(const uint8_t* p) { return _mm256_loadu_si256((const __m256i*)p); }
+inline Codes either(Codes a, Codes b) { return _mm256_or_si256(a, b); }
+/// Bytes shifted right by `right` (left if negative), then masked.
+template <int right, int mask>
+inline Codes bits_of(Codes x) {
+  if constexpr (right > 0) x = _mm256_srli_epi16(x, right);
+  if constexpr (right < 0) x = _mm256_slli_epi16(x, -right);
+  return _mm256_and_si256(x, _mm256_set1_epi8(mask));
+}
+
+inline __m256i four(const int8_t* q) {
+  int32_t x;
+  __builtin_memcpy(&x, q, 4);
+  return _mm256_set1_epi32(x);
+}
+/// offset + Σ codes · q over `words` words of four, in every lane. Offset makes up for the codes' being unsigned.
+template <int bits, int words>
+inline I dot(const Codes* codes, const int8_t* q, int32_t offset) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  if constexpr (bits == 8) {
+    // Bytes above 127 would saturate the 16-bit pair sums. As signed numbers c = code - 128, |c| <= 128 times q with
+    // c's sign is at most 128 · 127 · 2 = 32512; the offset is in that form already.
+    (void)offset;
+    __m256i sum = _mm256_setzero_si256();
+#pragma GCC unroll 8
+    for (int j = 0; j < words; ++j) {
+      const __m256i c = _mm256_xor_si256(codes[j], _mm256_set1_epi8(-128));
+      const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(c), _mm256_sign_epi8(four(q + 4 * j), c));
+      sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, ones));
+    }
+    return sum;
+  } else {
+    // As many pair sums are added in 16 bits as cannot overflow: (2^bits - 1) · 127 · 2 · run <= 32767.
+    constexpr int fit = 32767 / (((1 << bits) - 1) * 254), run = fit < words ? fit : words;
+    static_assert(fit >= 1 && words % run == 0);
+    __m256i sum = _mm256_set1_epi32(offset);
+#pragma GCC unroll 8
+    for (int j = 0; j < words; j += run) {
+      __m256i pairs = _mm256_maddubs_epi16(codes[j], four(q + 4 * j));
+#pragma GCC unroll 8
+      for (int i = 1; i < run; ++i) {
+        pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(codes[j + i], four(q + 4 * (j + i))));
+      }
+      sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, ones));
+    }
+    return sum;
+  }
+}
+
+}  // namespace minigpt4::cpu::MINIGPT4_LEVEL

@@ -1,0 +1,98 @@
+// The vector vocabulary of the kernels in AVX-512 (F, BW, VL, DQ, VNNI): 16 lanes.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace minigpt4::cpu::MINIGPT4_LEVEL {
+
+constexpr int kLanes = 16;
+
+using F = __m512;   // float lanes
+using I = __m512i;  // int32 lanes
+using Codes = __m512i;  // four code bytes a lane
+
+inline __mmask16 first(int n) { return __mmask16((1u << n) - 1); }
+
+inline F zero() { return _mm512_setzero_ps(); }
+inline F set1(float x) { return _mm512_set1_ps(x); }
+inline F load(const float* p) { return _mm512_loadu_ps(p); }
+inline void store(float* p, F x) { _mm512_storeu_ps(p, x); }
+/// The first n lanes, 0 <= n <= kLanes; the others are zero.
+inline F load_n(const float* p, int n) { return _mm512_maskz_loadu_ps(first(n), p); }
+inline void store_n(float* p, F x, int n) { _mm512_mask_storeu_ps(p, first(n), x); }
+inline F load_half(const uint16_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
+inline F load_half_n(const uint16_t* p, int n) { return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first(n), p)); }
+inline F load_bf16(const uint16_t* p) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
+}
+inline void store_half(uint16_t* p, F x) {
+  _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+inline F load_u8(const uint8_t* p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p)));
+}
+inline F load_i8(const uint8_t* p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)));
+}
+/// (byte >> shift) & 15.
+template <int shift>
+inline F load_nibble(const uint8_t* p) {
+  const __m512i x = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p));
+  return _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srli_epi32(x, shift), _mm512_set1_epi32(15)));
+}
+inline F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+inline F add(F a, F b) { return _mm512_add_ps(a, b); }
+inline F sub(F a, F b) { return _mm512_sub_ps(a, b); }
+inline F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+inline F div(F a, F b) { return _mm512_div_ps(a, b); }
+/// a > b ? a : b, so b where either is not a number; likewise the minimum.
+inline F max_of(F a, F b) { return _mm512_max_ps(a, b); }
+inline F min_of(F a, F b) { return _mm512_min_ps(a, b); }
+inline F abs_of(F a) { return _mm512_abs_ps(a); }
+/// a < b ? yes : no.
+inline F if_less(F a, F b, F yes, F no) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes); }
+/// x · 2^n for an n that was added to 1.5 · 2^23, which leaves it in the low bits of `shifted`.
+inline F scale_by_power(F x, F shifted) {
+  return _mm512_castsi512_ps(
+      _mm512_add_epi32(_mm512_castps_si512(x), _mm512_slli_epi32(_mm512_castps_si512(shifted), 23)));
+}
+inline F to_float(I x) { return _mm512_cvtepi32_ps(x); }
+/// Rounds to nearest even, to bytes; |x| <= 127.
+inline void store_i8(int8_t* p, F x) { _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x))); }
+
+/// Sixteen lanes to one in the order that every level keeps: lanes 8 apart, then 4, 2, 1.
+inline float sum16(const F (&x)[1]) {
+  const __m256 a = _mm256_add_ps(_mm512_castps512_ps256(x[0]), _mm512_extractf32x8_ps(x[0], 1));
+  const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+  const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
+  return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+}
+inline float max_lane(F x) { return _mm512_reduce_max_ps(x); }
+
+inline Codes load_codes(const uint8_t* p) { return _mm512_loadu_si512(p); }
+inline Codes either(Codes a, Codes b) { return _mm512_or_si512(a, b); }
+/// Bytes shifted right by `right` (left if negative), then masked.
+template <int right, int mask>
+inline Codes bits_of(Codes x) {
+  if constexpr (right > 0) x = _mm512_srli_epi16(x, right);
+  if constexpr (right < 0) x = _mm512_slli_epi16(x, -right);
+  return _mm512_and_si512(x, _mm512_set1_epi8(mask));
+}
+
+inline int32_t four(const int8_t* q) {
+  int32_t x;
+  __builtin_memcpy(&x, q, 4);
+  return x;
+}
+/// offset + Σ codes · q over `words` words of four, in every lane. Offset makes up for the codes' being unsigned.
+template <int bits, int words>
+inline I dot(const Codes* codes, const int8_t* q, int32_t offset) {
+  I sum = _mm512_set1_epi32(offset);
+#pragma GCC unroll 8
+  for (int j = 0; j < words; ++j) sum = _mm512_dpbusd_epi32(sum, codes[j], _mm512_set1_epi32(four(q + 4 * j)));
+  return sum;
+}
+
+}  // namespace minigpt4::cpu::MINIGPT4_LEVEL

@@ -1,0 +1,30 @@
+# Adds the instruction set levels of ops/cpu to minigpt4_native, each file with its own flags. A level is there where
+# processor and compiler know it; which of them runs is decided when the program does (levels.cpp).
+include(CheckCXXCompilerFlag)
+
+set(levels ${CMAKE_SOURCE_DIR}/native/ops/cpu/levels)
+# no errno from sqrt, so that it is an instruction; GCC 12 takes the intrinsics' own "undefined" operands for mistakes
+set(level_flags -fno-math-errno -fno-trapping-math -Wno-maybe-uninitialized -Wno-uninitialized)
+target_sources(minigpt4_native PRIVATE ${levels}/scalar.cpp)
+set_source_files_properties(${levels}/scalar.cpp PROPERTIES COMPILE_OPTIONS "${level_flags}")
+
+function(minigpt4_level name definition)
+  check_cxx_compiler_flag("${ARGN}" MINIGPT4_HAS_${definition})
+  if(MINIGPT4_HAS_${definition})
+    separate_arguments(flags UNIX_COMMAND "${ARGN}")
+    target_sources(minigpt4_native PRIVATE ${levels}/${name}.cpp)
+    set_source_files_properties(${levels}/${name}.cpp PROPERTIES COMPILE_OPTIONS "${level_flags};${flags}")
+    target_compile_definitions(minigpt4_native PRIVATE ${definition})
+  endif()
+endfunction()
+
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|amd64|AMD64" AND NOT CMAKE_OSX_ARCHITECTURES MATCHES "arm64")
+  minigpt4_level(avx2 MINIGPT4_LEVEL_AVX2 "-mavx2 -mfma -mf16c")
+  minigpt4_level(avx512 MINIGPT4_LEVEL_AVX512
+    "-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mprefer-vector-width=512")
+endif()
+
+if(MINIGPT4_TESTS)
+  add_executable(ops_bench ${CMAKE_SOURCE_DIR}/bench/ops_bench.cpp)
+  target_link_libraries(ops_bench PRIVATE minigpt4_native)
+endif()

@@ -1,0 +1,80 @@
+// Asks the processor (cpuid) what it knows and the system (xgetbv) which registers it saves.
+#include "ops/cpu/levels.h"
+
+#include <cstdlib>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+#include "core/error.h"
+#include "ops/ops.h"
+
+namespace minigpt4::cpu {
+
+namespace {
+
+struct Features {
+  bool avx2 = false, avx512 = false;  // with all that the level of that name needs
+};
+
+Features features() {
+  Features found;
+#if defined(__x86_64__)
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  const auto bit = [](unsigned word, int n) { return (word >> n & 1) != 0; };
+  if (!__get_cpuid(1, &a, &b, &c, &d)) return found;
+  const bool fma = bit(c, 12), xsave = bit(c, 27), avx = bit(c, 28), f16c = bit(c, 29);
+  if (!fma || !xsave || !avx || !f16c) return found;
+  unsigned saved = 0, saved_high = 0;
+  asm volatile("xgetbv" : "=a"(saved), "=d"(saved_high) : "c"(0));
+  constexpr unsigned ymm = 0x06, zmm = 0xe6;  // xmm and ymm; also masks and both halves of zmm
+  if ((saved & ymm) != ymm) return found;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return found;
+  found.avx2 = bit(b, 5);
+  const bool f = bit(b, 16), dq = bit(b, 17), bw = bit(b, 30), vl = bit(b, 31), vnni = bit(c, 11);
+  found.avx512 = found.avx2 && f && dq && bw && vl && vnni && (saved & zmm) == zmm;
+#endif
+  return found;
+}
+
+}  // namespace
+
+std::vector<const Level*> available_levels() {
+  [[maybe_unused]] const Features cpu = features();
+  std::vector<const Level*> levels{&level_scalar()};
+#ifdef MINIGPT4_LEVEL_AVX2
+  if (cpu.avx2) levels.push_back(&level_avx2());
+#endif
+#ifdef MINIGPT4_LEVEL_AVX512
+  if (cpu.avx512) levels.push_back(&level_avx512());
+#endif
+  return levels;
+}
+
+const Level& choose_level(const std::string& name) {
+  const std::vector<const Level*> levels = available_levels();
+  const char* forced = std::getenv("MINIGPT4_CPU_LEVEL");
+  const bool from_environment = name.empty() && forced && *forced;
+  const std::string wanted = from_environment ? forced : name;
+  if (wanted.empty()) return *levels.back();
+  std::string names;
+  for (const Level* level : levels) {
+    if (wanted == level->name) return *level;
+    names += (names.empty() ? "" : ", ") + std::string(level->name);
+  }
+  fail(code::no_backend, "the CPU level \"", wanted, "\"", from_environment ? " of MINIGPT4_CPU_LEVEL" : "",
+       " is not one that this build and this processor have: ", names);
+}
+
+}  // namespace minigpt4::cpu
+
+namespace minigpt4 {
+
+std::vector<std::string> cpu_levels() {
+  std::vector<std::string> names;
+  for (const cpu::Level* level : cpu::available_levels()) names.emplace_back(level->name);
+  return names;
+}
+
+}  // namespace minigpt4

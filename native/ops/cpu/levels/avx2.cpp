@@ -1,0 +1,21 @@
+// AVX2 with FMA and F16C: x86 since about 2013. Compiled with flags of its own: include nothing here whose inline code
+// another file could be given.
+#define MINIGPT4_LEVEL avx2
+#include "ops/cpu/levels/level.h"
+
+#include "ops/cpu/kernels/simd_avx2.h"
+
+namespace minigpt4::cpu::MINIGPT4_LEVEL {
+constexpr int kRows = 6, kSums = 12, kQuantizedRows = 4;
+}
+
+#include "ops/cpu/kernels/level_table.h"
+
+namespace minigpt4::cpu {
+
+const Level& level_avx2() {
+  static constexpr Level table = MINIGPT4_LEVEL::table("avx2");
+  return table;
+}
+
+}  // namespace minigpt4::cpu

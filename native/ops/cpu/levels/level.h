@@ -1,0 +1,135 @@
+// What an instruction set level exports: one table of functions over plain arguments, and the numbers that the code
+// around it needs to lay out work. Level files are compiled with their own flags, so they share no inline code with
+// the rest: only these structs, whose members are plain data.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/dtype.h"
+#include "ops/cpu/quantized_format.h"
+
+namespace minigpt4::cpu {
+
+/// Output rows that a weight has side by side: [group][k][16], so that one output is one lane all the way.
+inline constexpr int kGroup = 16;
+/// A float dot product is a chain of fused multiply-adds over this many values from zero; the chains' sums are added
+/// in order. Long enough for registers to pay, short enough for the rounding error to stay that of a short sum.
+inline constexpr int kChain = 256;
+/// The largest `float_rows` and `quantized_rows` of any level.
+inline constexpr int kMostTileRows = 12;
+
+/// y[T, rows] (+)= x · wᵀ + bias for packed float weights.
+struct FloatMatmul {
+  Type type;       // F32, F16, BF16
+  const void* w;   // [groups][cols][16]
+  const float* x;  // tiles of float_rows rows, each [cols][rows of the tile]
+  const float* bias;
+  float* y;
+  int64_t rows, cols;
+  int T;
+  bool accumulate;
+};
+
+/// The same for packed blocks. Activations come in tiles of quantized_rows rows; within a tile of r rows every plane
+/// is [blocks of 32][r][…].
+struct QuantizedMatmul {
+  int kind;               // QuantizedFormat::kind
+  const uint8_t* w;       // groups, `group_bytes` apart: code planes, then scales at `scales_at`
+  size_t group_bytes, scales_at;
+  const int8_t* q;        // [32] a block
+  const float* d;         // one a block
+  const int32_t* offset;  // -QuantizedFormat::offset · Σq over each half block (halves) or block
+  const float* sum;       // Σq, likewise
+  const float* bias;
+  float* y;
+  int64_t rows, cols;
+  int T;
+  bool accumulate;
+};
+
+/// Activations of one row to int8: where block b's values go is base + b · stride.
+struct QuantizeRow {
+  const float* x;
+  int64_t cols;
+  int offset;  // of the weight's codes
+  int sums;    // 1 or 2 a block
+  int64_t stride;  // in blocks
+  int8_t* q;
+  float* d;
+  int32_t* offset_sum;
+  float* sum;
+};
+
+/// One (image, head) of a dense attention; pointers at the head's first value.
+struct DenseAttention {
+  float* y;
+  const float *q, *k, *v;
+  int64_t y_stride, q_stride, k_stride, v_stride;
+  int Tk, D;
+  float scale;
+};
+
+/// One sequence and key-value head of a paged attention. Query vector m of the sequence is head m % heads of the
+/// key-value head's `heads`, row m / heads.
+struct PagedAttention {
+  float* y;        // first row, first head of the group
+  const float* q;  // likewise
+  int64_t stride;  // floats between rows of q and y
+  int heads, D;
+  int64_t page_values;  // values from a page to the next in k and v
+  const void *k, *v;    // page 0 of this key-value head: k [D][16], v [16][D] a page
+  const int32_t* pages;
+  const int32_t* positions;
+  int longest;  // positions of the scratch's score rows, a multiple of 16
+  float scale;
+};
+
+struct Level {
+  const char* name;
+  int float_rows;      // rows of an activation tile in FloatMatmul
+  int quantized_rows;  // and in QuantizedMatmul
+
+  /// Groups [g0, g1) times tiles [i0, i1). scratch: float_scratch(groups, tiles) floats.
+  void (*matmul_float)(const FloatMatmul& m, int64_t g0, int64_t g1, int i0, int i1, float* scratch);
+  void (*matmul_quantized)(const QuantizedMatmul& m, int64_t g0, int64_t g1, int i0, int i1);
+  void (*quantize_row)(const QuantizeRow& row);
+
+  void (*layer_norm)(float* y, const float* x, const float* weight, const float* bias, int C, float eps);
+  void (*rms_norm)(float* y, const float* x, const float* weight, int C, float eps);
+  void (*gelu)(float* y, const float* x, int64_t n);
+  void (*silu_mul)(float* y, const float* gate, const float* up, int64_t n);
+  void (*exponential)(float* y, const float* x, int64_t n);  // what the softmax uses; here for its test
+  void (*to_half)(uint16_t* y, const float* x, int64_t n);
+
+  /// Query rows [t0, t1) of one head. scratch: dense_scratch floats.
+  void (*attend_dense)(const DenseAttention& a, int t0, int t1, float* scratch);
+  /// Query vectors [m0, m1), at most float_rows. scratch: paged_scratch floats. `half`: the cache is F16.
+  void (*attend_paged)(const PagedAttention& a, bool half, int m0, int m1, float* scratch);
+};
+
+// static, so that no level's copy can be linked into another's code
+static constexpr int64_t padded(int64_t n) { return (n + kGroup - 1) / kGroup * kGroup; }
+/// A row of scores: not a multiple of 4096 bytes, so that a tile's rows fall into different cache sets.
+static constexpr int64_t score_stride(int64_t n) { return padded(n) + kGroup; }
+/// Sums of every tile and, for 16-bit weights, a chain's worth of weights as float32.
+static constexpr int64_t float_scratch(int64_t groups, int tiles) {
+  return groups * kGroup * (int64_t(tiles) * kMostTileRows + kChain);
+}
+static constexpr int64_t dense_scratch(int Tk, int D) {
+  return padded(Tk) * D + padded(D) * Tk + kMostTileRows * (score_stride(Tk) + D + padded(D));
+}
+static constexpr int64_t paged_scratch(int longest, int D) {
+  return kMostTileRows * (score_stride(longest) + D + padded(D));
+}
+
+// One function a level that this build has; an AMX or a NEON level is one more file here and one more line in levels.cpp.
+const Level& level_scalar();
+#ifdef MINIGPT4_LEVEL_AVX2
+const Level& level_avx2();
+#endif
+#ifdef MINIGPT4_LEVEL_AVX512
+const Level& level_avx512();
+#endif
+
+}  // namespace minigpt4::cpu

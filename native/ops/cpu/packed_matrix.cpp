@@ -1,0 +1,106 @@
+// The packed form of float weights, and what all types share.
+#include "ops/cpu/packed_matrix.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace minigpt4::cpu {
+
+namespace {
+
+/// [rows][cols] to [cols][16]. Goes through the rows a cache line at a time: with rows a power of two apart sixteen
+/// lines fall into one set of the cache, and would push each other out before they are used up.
+template <class Value>
+void interleave(const uint8_t* source, int rows, int64_t cols, uint8_t* group) {
+  constexpr int64_t line = 64 / sizeof(Value);
+  Value part[kGroup][line] = {};
+  for (int64_t k = 0; k < cols; k += line) {
+    const int64_t n = std::min(line, cols - k);
+    for (int r = 0; r < rows; ++r) std::memcpy(part[r], source + (r * cols + k) * sizeof(Value), n * sizeof(Value));
+    Value* to = reinterpret_cast<Value*>(group) + k * kGroup;
+    for (int64_t i = 0; i < n; ++i) {
+      for (int r = 0; r < kGroup; ++r) to[i * kGroup + r] = part[r][i];
+    }
+  }
+}
+
+}  // namespace
+
+const QuantizedFormat* format_of(Type type) noexcept {
+  //                                   bits offset minimum halves super
+  static constexpr QuantizedFormat q4_0{4, 8, false, false, false};
+  static constexpr QuantizedFormat q4_1{4, 0, true, false, false};
+  static constexpr QuantizedFormat q5_0{5, 16, false, false, false};
+  static constexpr QuantizedFormat q5_1{5, 0, true, false, false};
+  static constexpr QuantizedFormat q8_0{8, 128, false, false, false};
+  static constexpr QuantizedFormat q2_k{2, 0, true, true, true};
+  static constexpr QuantizedFormat q3_k{3, 4, false, true, true};
+  static constexpr QuantizedFormat q4_k{4, 0, true, false, true};
+  static constexpr QuantizedFormat q5_k{5, 0, true, false, true};
+  static constexpr QuantizedFormat q6_k{6, 32, false, true, true};
+  switch (type) {
+    case Type::F32:
+    case Type::F16:
+    case Type::BF16: return nullptr;
+    case Type::Q4_0: return &q4_0;
+    case Type::Q4_1: return &q4_1;
+    case Type::Q5_0: return &q5_0;
+    case Type::Q5_1: return &q5_1;
+    case Type::Q8_0: return &q8_0;
+    case Type::Q2_K: return &q2_k;
+    case Type::Q3_K: return &q3_k;
+    case Type::Q4_K: return &q4_k;
+    case Type::Q5_K: return &q5_k;
+    case Type::Q6_K: return &q6_k;
+  }
+  return nullptr;
+}
+
+PackedMatrix::PackedMatrix(std::shared_ptr<Arena> arena, Type type_, int64_t rows_, int64_t cols_, const char* owner)
+    : arena_(std::move(arena)), format_(format_of(type_)) {
+  type = type_;
+  rows = rows_;
+  cols = cols_;
+  const size_t row = row_bytes(type, uint64_t(cols));
+  group_bytes_ = format_ ? format_->group_bytes(cols) : row * kGroup;
+  bytes = size_t(groups()) * group_bytes_;
+  data_ = static_cast<uint8_t*>(arena_->take(bytes, owner));
+}
+
+PackedMatrix::~PackedMatrix() { arena_->give(data_); }
+
+void PackedMatrix::pack(const void* view_rows, int64_t g0, int64_t g1) {
+  const size_t row = row_bytes(type, uint64_t(cols));
+  for (int64_t g = g0; g < g1; ++g) {
+    const int n = int(std::min<int64_t>(kGroup, rows - g * kGroup));
+    const uint8_t* source = static_cast<const uint8_t*>(view_rows) + size_t(g) * kGroup * row;
+    uint8_t* group = data_ + size_t(g) * group_bytes_;
+    if (format_) {
+      pack_quantized_group(type, source, n, cols, group);
+    } else {
+      pack_float_group(info(type).block_bytes, source, n, cols, group);
+    }
+  }
+}
+
+void PackedMatrix::unpack_row(int64_t row, float* y) const {
+  const uint8_t* group = data_ + size_t(row / kGroup) * group_bytes_;
+  const int lane = int(row % kGroup);
+  format_ ? unpack_quantized_lane(type, group, lane, cols, y) : unpack_float_lane(type, group, lane, cols, y);
+}
+
+void pack_float_group(size_t value_bytes, const uint8_t* source, int rows, int64_t cols, uint8_t* group) {
+  value_bytes == 4 ? interleave<uint32_t>(source, rows, cols, group) : interleave<uint16_t>(source, rows, cols, group);
+}
+
+void unpack_float_lane(Type type, const uint8_t* group, int lane, int64_t cols, float* y) {
+  const float* wide = reinterpret_cast<const float*>(group) + lane;
+  const uint16_t* narrow = reinterpret_cast<const uint16_t*>(group) + lane;
+  for (int64_t k = 0; k < cols; ++k) {
+    y[k] = type == Type::F32   ? wide[k * kGroup]
+           : type == Type::F16 ? half_to_float(narrow[k * kGroup])
+                               : bf16_to_float(narrow[k * kGroup]);
+  }
+}
+
+}  // namespace minigpt4::cpu

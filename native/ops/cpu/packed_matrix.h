@@ -1,0 +1,48 @@
+// A weight as the CPU keeps it: 16 output rows side by side, see quantized_format.h for blocks.
+#pragma once
+
+#include <memory>
+
+#include "core/arena.h"
+#include "ops/cpu/levels/level.h"
+#include "ops/ops.h"
+
+namespace minigpt4::cpu {
+
+/// Null for float types.
+const QuantizedFormat* format_of(Type type) noexcept;
+
+class PackedMatrix final : public Matrix {
+ public:
+  /// Memory for a matrix of this shape, contents undefined. Errors: ERR_OUT_OF_MEMORY, ERR_SHAPE (cols not a multiple
+  /// of the type's block).
+  PackedMatrix(std::shared_ptr<Arena> arena, Type type, int64_t rows, int64_t cols, const char* owner);
+  ~PackedMatrix() override;
+  PackedMatrix(const PackedMatrix&) = delete;
+  PackedMatrix& operator=(const PackedMatrix&) = delete;
+
+  int64_t groups() const noexcept { return padded(rows) / kGroup; }
+  const uint8_t* data() const noexcept { return data_; }
+  const QuantizedFormat* format() const noexcept { return format_; }
+  size_t group_bytes() const noexcept { return group_bytes_; }
+
+  /// Fills groups [g0, g1) from the view that `view_rows` points at the first row of. Groups are independent.
+  void pack(const void* view_rows, int64_t g0, int64_t g1);
+  /// y[cols] = one row, dequantized.
+  void unpack_row(int64_t row, float* y) const;
+
+ private:
+  std::shared_ptr<Arena> arena_;
+  const QuantizedFormat* format_;
+  size_t group_bytes_;
+  uint8_t* data_;
+};
+
+/// One group of `rows` (1 to 16) rows from `source` on; the other rows become zero.
+void pack_float_group(size_t value_bytes, const uint8_t* source, int rows, int64_t cols, uint8_t* group);
+void pack_quantized_group(Type type, const uint8_t* source, int rows, int64_t cols, uint8_t* group);
+/// y[cols] = row `lane` of a group.
+void unpack_float_lane(Type type, const uint8_t* group, int lane, int64_t cols, float* y);
+void unpack_quantized_lane(Type type, const uint8_t* group, int lane, int64_t cols, float* y);
+
+}  // namespace minigpt4::cpu

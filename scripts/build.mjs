@@ -1,0 +1,18 @@
+// Builds a checkout: the addon (build/), then the TypeScript (dist/). `npm install` runs it as `prepare`; "lib" alone skips the addon.
+import { spawnSync } from 'node:child_process';
+import { chmodSync, existsSync, rmSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+
+function run(...words) {
+  const { status } = spawnSync(process.execPath, words, { stdio: 'inherit', cwd: root });
+  if (status !== 0) process.exit(status ?? 1);
+}
+
+if (process.argv[2] !== 'lib') run(join('scripts', 'cmake.mjs'));
+rmSync(join(root, 'dist'), { recursive: true, force: true }); // what no source stands for any more would be packed
+run(join('node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.json');
+const main = join(root, 'dist', 'cli', 'main.js');
+if (existsSync(main)) chmodSync(main, 0o755);

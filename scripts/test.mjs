@@ -1,0 +1,184 @@
+// `npm test`: builds what the tests need, runs every check and ends with the line "N passed, N failed" (and skipped ones, if any).
+//   --quick        leaves out the sanitizer build and the fuzz targets
+//   --only STEP    only this step (may be repeated): types, lint, native, lib, sanitize, fuzz
+//   WORD...        of the step `lib` only test files whose name contains a word, of `native` tests whose name does
+import { existsSync, readFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { basename, join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { filesBelow, llvmTool, llvmVersion, nativeFiles, root, run } from './commands.mjs';
+
+const steps = ['types', 'lint', 'native', 'lib', 'sanitize', 'fuzz'];
+const fuzzSeconds = 5;
+const { values: options, positionals: words } = parseArgs({
+  options: { quick: { type: 'boolean', default: false }, only: { type: 'string', multiple: true, default: [] } },
+  allowPositionals: true,
+});
+const unknown = options.only.find((step) => !steps.includes(step));
+if (unknown !== undefined) {
+  console.error(`no step is called "${unknown}"; there are ${steps.join(', ')}`);
+  process.exit(2);
+}
+const wanted = (step) =>
+  options.only.length > 0 ? options.only.includes(step) : !(options.quick && (step === 'sanitize' || step === 'fuzz'));
+
+const total = { passed: 0, failed: 0, skipped: 0 };
+
+/** Adds a result and prints its line; of what failed, also everything it printed. */
+function report(name, { passed = 0, failed = 0, skipped = 0, seconds, why, output = '' }) {
+  total.passed += passed;
+  total.failed += failed;
+  total.skipped += skipped;
+  const counts = [`${passed} passed`, failed > 0 && `${failed} failed`, skipped > 0 && `${skipped} skipped`];
+  const time = seconds === undefined ? '' : `, ${seconds.toFixed(1)} s`;
+  console.log(
+    `${failed > 0 ? 'FAIL' : 'ok  '}  ${name}: ${counts.filter(Boolean).join(', ')}${time}${why ? ` (${why})` : ''}`,
+  );
+  if (failed > 0) console.log(output.trimEnd().replace(/^/gm, '      '));
+}
+
+/** One program is one check: it passes when its exit code is 0. */
+async function check(name, program, parameters, settings) {
+  const result = await run(program, parameters, settings);
+  const good = result.code === 0;
+  const why = good || result.code !== null ? undefined : `killed by ${result.signal}`;
+  report(name, { ...result, why, passed: good ? 1 : 0, failed: good ? 0 : 1 });
+  return good;
+}
+
+/** A build is no check; that it failed is one. */
+async function build(name, program, parameters) {
+  const result = await run(program, parameters, { minutes: 30 });
+  if (result.code === 0) console.log(`built ${name}, ${result.seconds.toFixed(1)} s`);
+  else report(`build of ${name}`, { ...result, failed: 1 });
+  return result.code === 0;
+}
+
+const node = (name, ...parameters) => check(name, process.execPath, parameters);
+const parallel = ['--parallel', String(availableParallelism())];
+
+async function types() {
+  await node('types of lib/', 'node_modules/typescript/bin/tsc', '-p', 'tsconfig.json', '--noEmit');
+  await node('types of test/, bench/ and scripts/', 'node_modules/typescript/bin/tsc', '-p', 'tsconfig.test.json');
+}
+
+async function lint() {
+  await node('eslint', 'node_modules/eslint/bin/eslint.js', '--max-warnings', '0', '.');
+  await node('prettier', 'node_modules/prettier/bin/prettier.cjs', '--check', '--log-level', 'warn', '.');
+  const clangFormat = llvmTool('clang-format');
+  if (!clangFormat) return report('clang-format', { skipped: 1, why: `clang-format ${llvmVersion} is not installed` });
+  const result = await run(clangFormat, ['--dry-run', ...nativeFiles()]);
+  const files = new Set(
+    [...result.output.matchAll(/^(\S+?):\d+:\d+: warning: .*-Wclang-format-violations/gm)].map((match) => match[1]),
+  );
+  const good = result.code === 0 && files.size === 0;
+  const output = result.code === 0 ? `npm run format would change\n${[...files].join('\n')}` : result.output;
+  report('clang-format', { ...result, passed: good ? 1 : 0, failed: good ? 0 : 1, output });
+}
+
+/** Runs the native tests of a build folder and takes their counts from their last line. */
+async function nativeTests(name, folder, env) {
+  const result = await run(join(root, folder, 'minigpt4_tests'), words, { env, minutes: 20 });
+  const counts = result.output
+    .match(/(\d+) passed, (\d+) failed, (\d+) skipped\s*$/)
+    ?.slice(1)
+    .map(Number);
+  let [passed, failed, skipped] = counts ?? [0, 1, 0];
+  // a word that names no native test is meant for the other tests
+  if (words.length > 0 && counts && passed + failed + skipped === 0) return;
+  if (result.code !== 0 && failed === 0) failed = 1;
+  report(name, {
+    ...result,
+    passed,
+    failed,
+    skipped,
+    why: counts ? undefined : `ended early: ${result.signal ?? result.code}`,
+  });
+}
+
+async function native() {
+  // in the addon's own build folder: the tests run on the very objects that the addon is linked from
+  const folder = join('out', 'Release');
+  const built =
+    (await build('configuration', 'cmake', ['-S', '.', '-B', folder, '-DMINIGPT4_TESTS=ON'])) &&
+    (await build('native tests', 'cmake', ['--build', folder, '--target', 'minigpt4_tests', ...parallel]));
+  if (built) await nativeTests('native tests', folder);
+}
+
+/** Suites that a test file makes and never runs: uvu would pass over them in silence. */
+function suitesNotRun(source) {
+  const made = [...source.matchAll(/\b(?:const|let)\s+(\w+)\s*=\s*suite\s*[(<]/g)].map((match) => match[1]);
+  if (/import\s*\{[^}]*\btest\b[^}]*\}\s*from\s*'uvu'/.test(source)) made.push('test');
+  return made.filter((name) => !new RegExp(`\\b${name}\\.run\\(\\)`).test(source));
+}
+
+async function lib() {
+  const files = filesBelow('test', /\.test\.ts$/).filter(
+    (file) => words.length === 0 || words.some((word) => basename(file).includes(word)),
+  );
+  if (files.length === 0 && words.length === 0)
+    report('test/*.test.ts', { failed: 1, output: 'there are no test files' });
+  for (const file of files) {
+    const result = await run(process.execPath, ['--import', 'tsx', file]);
+    const count = (word) => Number(result.output.match(new RegExp(`^  ${word}: +(\\d+)$`, 'm'))?.[1] ?? 0);
+    const [passed, skipped] = [count('Passed'), count('Skipped')];
+    let failed = count('Total') - passed;
+    let why = result.code === null ? `killed by ${result.signal}` : undefined;
+    const forgotten = suitesNotRun(readFileSync(join(root, file), 'utf8'));
+    if (forgotten.length > 0) why = `never run: ${forgotten.join(', ')}`;
+    else if (passed + failed + skipped === 0) why ??= `no test was run, exit code ${result.code}`;
+    if (failed === 0 && (why !== undefined || result.code !== 0)) failed = 1;
+    report(file, { ...result, passed, failed, skipped, why });
+  }
+}
+
+const sanitizeFolder = join('out', 'sanitize');
+const sanitizeEnv = { ASAN_OPTIONS: 'detect_stack_use_after_return=1', UBSAN_OPTIONS: 'print_stacktrace=1' };
+
+async function buildSanitized() {
+  const generator =
+    existsSync(join(root, sanitizeFolder, 'CMakeCache.txt')) || (await run('ninja', ['--version'])).code !== 0
+      ? []
+      : ['-G', 'Ninja'];
+  const settings = ['-DMINIGPT4_ADDON=OFF', '-DMINIGPT4_TESTS=ON', '-DMINIGPT4_SANITIZE=ON'];
+  return (
+    (await build('configuration with sanitizers', 'cmake', [
+      '-S',
+      '.',
+      '-B',
+      sanitizeFolder,
+      ...generator,
+      ...settings,
+    ])) && (await build('native tests with sanitizers', 'cmake', ['--build', sanitizeFolder, ...parallel]))
+  );
+}
+
+async function fuzz() {
+  const targets = filesBelow(join('test', 'native', 'fuzz'), /_fuzz\.cpp$/).map((file) => basename(file, '.cpp'));
+  for (const target of targets) {
+    const seed = String(Date.now() % 1_000_000);
+    const program = join(root, sanitizeFolder, 'fuzz', target);
+    await check(`${target}, ${fuzzSeconds} s with seed ${seed}`, program, [String(fuzzSeconds), seed], {
+      env: sanitizeEnv,
+    });
+  }
+}
+
+const started = performance.now();
+if (wanted('native') || wanted('lib')) {
+  // what `npm install` built, brought up to date: seconds when nothing changed
+  const built = await build('addon and lib', process.execPath, ['scripts/build.mjs']);
+  if (built && wanted('native')) await native();
+  if (built && wanted('lib')) await lib();
+}
+if (wanted('types')) await types();
+if (wanted('lint')) await lint();
+if (wanted('sanitize') || wanted('fuzz')) {
+  const built = await buildSanitized();
+  if (built && wanted('sanitize')) await nativeTests('native tests with sanitizers', sanitizeFolder, sanitizeEnv);
+  if (built && wanted('fuzz')) await fuzz();
+}
+
+console.log(`\nall in ${((performance.now() - started) / 60_000).toFixed(1)} minutes`);
+console.log(`${total.passed} passed, ${total.failed} failed${total.skipped > 0 ? `, ${total.skipped} skipped` : ''}`);
+process.exitCode = total.failed === 0 && total.passed > 0 ? 0 : 1;

@@ -1,0 +1,112 @@
+// Files that cannot be mapped, and files that change under the mapping.
+#include "core/mapped_file.h"
+
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "temporary_folder.h"
+
+using namespace minigpt4;
+
+namespace {
+
+int64_t sum_of(const MappedFile& file) {
+  int64_t sum = 0;
+  for (size_t i = 0; i < file.size(); ++i) sum += int64_t(file.data()[i]);
+  return sum;
+}
+
+}  // namespace
+
+TEST("mapped file: contents, and what cannot be opened") {
+  const check::TemporaryFolder folder;
+  const std::string path = folder.file("a", std::string(10000, '\1'));
+  const MappedFile file(path);
+  CHECK_EQUAL(file.size(), 10000u);
+  CHECK_EQUAL(file.path(), path);
+  CHECK_EQUAL(sum_of(file), 10000);
+  file.release(0, file.size());
+  file.release(5000, 1);
+  file.release(20000, 1);
+  CHECK_EQUAL(sum_of(file), 10000);
+  file.check_unchanged();
+
+  CHECK_ERROR(code::file_not_found, "no such file", MappedFile(folder.path("missing")));
+  CHECK_ERROR(code::file_not_found, "no such file", MappedFile(path + "/below"));
+  CHECK_ERROR(code::file_not_found, "directory", MappedFile(folder.path("")));
+  CHECK_ERROR(code::file_format, "empty", MappedFile(folder.file("empty", "")));
+  CHECK_EQUAL(mkfifo(folder.path("pipe").c_str(), 0600), 0);
+  CHECK_ERROR(code::file_not_found, "pipe", MappedFile(folder.path("pipe")));
+}
+
+TEST("mapped file: truncated while in use") {
+  const check::TemporaryFolder folder;
+  const size_t page = size_t(sysconf(_SC_PAGESIZE));
+  const std::string path = folder.file("a", std::string(40 * page, '\1'));
+  const std::string other_path = folder.file("b", std::string(40 * page, '\1'));
+  const MappedFile file(path), other(other_path);
+  std::filesystem::resize_file(path, 2 * page);
+  CHECK_EQUAL(sum_of(file), int64_t(2 * page));  // the rest reads as zeros
+  CHECK_EQUAL(int(file.data()[40 * page - 1]), 0);
+  CHECK_ERROR(code::file_changed, "it had", file.check_unchanged());
+  other.check_unchanged();
+  CHECK_EQUAL(sum_of(other), int64_t(40 * page));
+
+  // Growing back does not hide that zeros were read.
+  std::filesystem::resize_file(path, 40 * page);
+  CHECK_ERROR(code::file_changed, "could not be read", file.check_unchanged());
+}
+
+TEST("mapped file: written to, and replaced, while in use") {
+  const check::TemporaryFolder folder;
+  const std::string path = folder.file("a", std::string(100, '\1'));
+  const MappedFile file(path);
+  std::filesystem::last_write_time(path, std::filesystem::last_write_time(path) + std::chrono::seconds(2));
+  CHECK_ERROR(code::file_changed, "written to", file.check_unchanged());
+
+  // A file renamed over it, or deleted, leaves the mapped one as it is.
+  const MappedFile kept(folder.file("b", std::string(100, '\1')));
+  std::filesystem::rename(folder.file("c", std::string(50, '\2')), folder.path("b"));
+  std::filesystem::remove(folder.path("b"));
+  CHECK_EQUAL(sum_of(kept), 100);
+  kept.check_unchanged();
+}
+
+TEST("mapped file: more files than the guard can watch") {
+  const check::TemporaryFolder folder;
+  const std::string path = folder.file("a", "x");
+  struct rlimit_guard {};
+  std::vector<std::unique_ptr<MappedFile>> files;
+  std::string code;
+  try {
+    for (int i = 0; i < 5000; ++i) files.push_back(std::make_unique<MappedFile>(path));
+  } catch (const Error& error) {
+    code = error.code();
+  }
+  // the table's end, or the system's number of open files before it
+  CHECK(code == code::out_of_memory || code == code::file_read);
+  files.clear();
+  CHECK_EQUAL(MappedFile(path).size(), 1u);
+}
+
+TEST("mapped file: a SIGBUS of somebody else still ends the process") {
+  const check::TemporaryFolder folder;
+  const MappedFile file(folder.file("a", "x"));  // the guard is installed
+  const pid_t child = fork();
+  if (child == 0) {
+    signal(SIGBUS, SIG_DFL);
+    _exit(3);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  CHECK(WIFEXITED(status));
+}
