@@ -6,10 +6,10 @@ import { MiniGptError, toMiniGptError } from './errors.js';
 
 /** GGUF's block types as the command line and the converter write them. */
 export type TypeName =
-  | 'f32' | 'f16' | 'bf16' | 'q8_0' | 'q5_0' | 'q5_1' | 'q4_0' | 'q4_1' | 'q2_k' | 'q3_k' | 'q4_k' | 'q5_k' | 'q6_k';
+  'f32' | 'f16' | 'bf16' | 'q8_0' | 'q5_0' | 'q5_1' | 'q4_0' | 'q4_1' | 'q2_k' | 'q3_k' | 'q4_k' | 'q5_k' | 'q6_k';
 
 export type GgufKeyType =
-  | 'u8' | 'i8' | 'u16' | 'i16' | 'u32' | 'i32' | 'f32' | 'bool' | 'string' | 'u64' | 'i64' | 'f64' | 'array';
+  'u8' | 'i8' | 'u16' | 'i16' | 'u32' | 'i32' | 'f32' | 'bool' | 'string' | 'u64' | 'i64' | 'f64' | 'array';
 
 /** A metadata entry. 64-bit integers beyond 2^53 come as bigint; arrays as plain arrays (numbers, strings, booleans). */
 export interface GgufKey {
@@ -92,6 +92,8 @@ export interface NativeLoadOptions {
 
 export interface NativeModelInfo {
   name: string;
+  /** `minigpt4.variant` of the file; empty for a language model alone. */
+  variant: string;
   template: string;
   device: string;
   imageSize: number;
@@ -164,7 +166,10 @@ export interface NativeSequence {
    * Starts generation; `onText` gets text as it becomes certain (never half a character) and the ids since the last call.
    * Rejects with ERR_CONTEXT_FULL, ERR_ABORTED, ERR_CLOSED, ERR_OUT_OF_MEMORY. One run at a time a sequence.
    */
-  generate(request: NativeGenerateRequest, onText: (text: string, ids: Int32Array) => void): Promise<NativeGenerateResult>;
+  generate(
+    request: NativeGenerateRequest,
+    onText: (text: string, ids: Int32Array) => void,
+  ): Promise<NativeGenerateResult>;
   /** Ends the running generation within one token; its promise rejects with ERR_ABORTED. Harmless when idle. */
   abort(): void;
   /** Ends it and returns its pages. */
@@ -194,7 +199,11 @@ export interface Addon {
   readGguf(path: string): Promise<GgufContents>;
   /** One tensor's values. */
   readGgufTensor(path: string, name: string): Promise<Float32Array>;
-  createGgufWriter(path: string, keys: GgufKey[], tensors: { name: string; type: TypeName; shape: number[] }[]): NativeGgufWriter;
+  createGgufWriter(
+    path: string,
+    keys: GgufKey[],
+    tensors: { name: string; type: TypeName; shape: number[] }[],
+  ): NativeGgufWriter;
   /** Blocks of `type` for rows of `rowLength` values, and back. */
   encodeRows(type: TypeName, rowLength: number, values: Float32Array): Uint8Array;
   decodeRows(type: TypeName, rowLength: number, bytes: Uint8Array): Float32Array;
@@ -222,20 +231,29 @@ function explainMissing(attempts: string[]): MiniGptError {
   const libc = process.platform === 'linux' ? `, ${glibc ? `glibc ${glibc}` : 'musl'}` : '';
   const all = attempts.join('\n');
   const remedies = [
-    `build it on this machine (needs a C++20 compiler and cmake 3.18): npm rebuild minigpt4, or in ${packageRoot}: npm install`,
+    'build it on this machine, with a C++20 compiler and cmake 3.18 or newer:\n' +
+      '      npm install --save-dev cmake-js node-addon-api node-api-headers\n' +
+      `      node ${join(packageRoot, 'scripts', 'cmake.mjs')}`,
   ];
   if (/GLIBC(XX)?_[0-9.]+' not found|GLIBC(XX)?_[0-9.]+/.test(all)) {
-    remedies.push('the binary was built for a newer system library than this one: build it here, or use a newer distribution');
+    remedies.push(
+      'the binary was built for a newer system library than this one: build it here, or use a newer distribution',
+    );
   }
   if (/invalid ELF header|wrong ELF class|incompatible architecture|not a valid Win32|mach-o/i.test(all)) {
-    remedies.push('the binary is for another platform: remove node_modules and install on this machine instead of copying it');
+    remedies.push(
+      'the binary is for another platform: remove node_modules and install on this machine instead of copying it',
+    );
   }
-  return new MiniGptError('ERR_NO_BACKEND', [
-    `the native part of minigpt4 could not be loaded on ${process.platform} ${process.arch}${libc}, Node ${process.versions.node}:`,
-    ...attempts.map((attempt) => `  - ${attempt}`),
-    'What helps:',
-    ...remedies.map((remedy) => `  - ${remedy}`),
-  ].join('\n'));
+  return new MiniGptError(
+    'ERR_NO_BACKEND',
+    [
+      `the native part of minigpt4 could not be loaded on ${process.platform} ${process.arch}${libc}, Node ${process.versions.node}:`,
+      ...attempts.map((attempt) => `  - ${attempt}`),
+      'What helps:',
+      ...remedies.map((remedy) => `  - ${remedy}`),
+    ].join('\n'),
+  );
 }
 
 /** Loads the binary; errors: ERR_NO_BACKEND with every attempt. */
@@ -278,7 +296,9 @@ function guarded<T extends object>(target: T): T {
           try {
             const result: unknown = Reflect.apply(value, target, parameters);
             if (!(result instanceof Promise)) return finish(result);
-            return result.then(finish, (error: unknown) => { throw toMiniGptError(error); });
+            return result.then(finish, (error: unknown) => {
+              throw toMiniGptError(error);
+            });
           } catch (error) {
             throw toMiniGptError(error);
           }

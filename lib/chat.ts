@@ -48,7 +48,10 @@ export class Chat {
    */
   async image(picture: Picture, options: { signal?: AbortSignal } = {}): Promise<void> {
     if (options.signal !== undefined && !(options.signal instanceof AbortSignal)) {
-      throw new MiniGptError('ERR_ARGUMENT', `image(): option signal: expected an AbortSignal, found ${show(options.signal)}`);
+      throw new MiniGptError(
+        'ERR_ARGUMENT',
+        `image(): option signal: expected an AbortSignal, found ${show(options.signal)}`,
+      );
     }
     const done = this.#begin('a picture is being read: await chat.image() first');
     const { stop } = this.#busy!;
@@ -71,35 +74,38 @@ export class Chat {
   ask(text: string, options?: GenerateOptions): Run {
     const startedAt = performance.now();
     const signal = options?.signal;
-    return new Run(async (emit, aborted) => {
-      const done = this.#begin('an answer is still coming: await it first, also after aborting it');
-      const { stop } = this.#busy!;
-      try {
-        if (typeof text !== 'string' || !/\S/.test(text)) {
-          throw new MiniGptError('ERR_ARGUMENT', `ask(): expected a question that is not empty, found ${show(text)}`);
+    return new Run(
+      async (emit, aborted) => {
+        const done = this.#begin('an answer is still coming: await it first, also after aborting it');
+        const { stop } = this.#busy!;
+        try {
+          if (typeof text !== 'string' || !/\S/.test(text)) {
+            throw new MiniGptError('ERR_ARGUMENT', `ask(): expected a question that is not empty, found ${show(text)}`);
+          }
+          const checked = checkOptions(generateRules, options, 'ask()');
+          const before = this.#messages;
+          const asked = withQuestion(before, text);
+          const sequence = (this.#sequence ??= this.#model.openSequence());
+          const answer = await generate(sequence, {
+            prompt: renderPrompt(this.#template, asked),
+            options: { ...this.#defaults, ...checked },
+            info: { eos: this.#model.eos },
+            startedAt,
+            encodeMs: this.#newImages.reduce((sum, image) => sum + image.encodeMs, 0),
+            emit,
+            signal: AbortSignal.any([aborted, stop.signal]),
+          });
+          if (this.#messages === before && !this.#closed) {
+            this.#messages = [...asked, { role: 'assistant', text: answer.text }];
+            this.#newImages = [];
+          }
+          return answer;
+        } finally {
+          done();
         }
-        const checked = checkOptions(generateRules, options, 'ask()');
-        const before = this.#messages;
-        const asked = withQuestion(before, text);
-        const sequence = (this.#sequence ??= this.#model.openSequence());
-        const answer = await generate(sequence, {
-          prompt: renderPrompt(this.#template, asked),
-          options: { ...this.#defaults, ...checked },
-          info: { eos: this.#model.eos },
-          startedAt,
-          encodeMs: this.#newImages.reduce((sum, image) => sum + image.encodeMs, 0),
-          emit,
-          signal: AbortSignal.any([aborted, stop.signal]),
-        });
-        if (this.#messages === before && !this.#closed) {
-          this.#messages = [...asked, { role: 'assistant', text: answer.text }];
-          this.#newImages = [];
-        }
-        return answer;
-      } finally {
-        done();
-      }
-    }, signal instanceof AbortSignal ? signal : undefined);
+      },
+      signal instanceof AbortSignal ? signal : undefined,
+    );
   }
 
   /** Forgets everything that was said and shown; what is at work rejects with ERR_ABORTED. */
@@ -142,6 +148,7 @@ export class Chat {
     };
   }
   #refuseClosed(): void {
-    if (this.#closed) throw new MiniGptError('ERR_CLOSED', 'the chat is closed: expected an open one, model.chat() opens another');
+    if (this.#closed)
+      throw new MiniGptError('ERR_CLOSED', 'the chat is closed: expected an open one, model.chat() opens another');
   }
 }

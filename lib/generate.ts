@@ -36,18 +36,21 @@ export async function generate(sequence: NativeSequence, request: GenerateReques
   signal.addEventListener('abort', abort, { once: true });
   try {
     const generateAt = performance.now();
-    const result = await sequence.generate({
-      prompt: request.prompt,
-      maxTokens: options.maxTokens ?? 300,
-      temperature,
-      topK: options.topK ?? 50,
-      topP: options.topP ?? 0.9,
-      minP: options.minP ?? 0,
-      repetitionPenalty: options.repetitionPenalty ?? (temperature === 0 ? 1 : 1.05), // greedy means the best token, unbent
-      seed,
-      stop: [...stopTexts, ...own],
-      stopIds: request.info.eos >= 0 ? [request.info.eos] : [],
-    }, take);
+    const result = await sequence.generate(
+      {
+        prompt: request.prompt,
+        maxTokens: options.maxTokens ?? 300,
+        temperature,
+        topK: options.topK ?? 50,
+        topP: options.topP ?? 0.9,
+        minP: options.minP ?? 0,
+        repetitionPenalty: options.repetitionPenalty ?? (temperature === 0 ? 1 : 1.05), // greedy means the best token, unbent
+        seed,
+        stop: [...stopTexts, ...own],
+        stopIds: request.info.eos >= 0 ? [request.info.eos] : [],
+      },
+      take,
+    );
     take(result.text.slice(streamed)); // nothing, unless text came with the end alone
     request.emit(answer.finish());
     const { promptTokens, imageTokens, cachedTokens, prefillMs, decodeMs, firstTokenMs } = result;
@@ -58,7 +61,9 @@ export async function generate(sequence: NativeSequence, request: GenerateReques
       seed,
       usage: { promptTokens, imageTokens, completionTokens: result.ids.length, cachedTokens },
       timings: {
-        encodeMs: request.encodeMs, prefillMs, decodeMs,
+        encodeMs: request.encodeMs,
+        prefillMs,
+        decodeMs,
         firstTokenMs: generateAt - request.startedAt + firstTokenMs,
         totalMs: performance.now() - request.startedAt,
       },

@@ -19,7 +19,16 @@ export interface RawPicture {
  * pipeline, or raw pixels.
  */
 export type Picture =
-  | string | URL | Uint8Array | ArrayBuffer | SharedArrayBuffer | Blob | NodeJS.ReadableStream | ReadableStream<Uint8Array> | Sharp | RawPicture;
+  | string
+  | URL
+  | Uint8Array
+  | ArrayBuffer
+  | SharedArrayBuffer
+  | Blob
+  | NodeJS.ReadableStream
+  | ReadableStream<Uint8Array>
+  | Sharp
+  | RawPicture;
 
 /** RGB bytes [height, width, 3]. */
 export interface DecodedPicture {
@@ -43,7 +52,9 @@ const defaultMaxBytes = 256 * 2 ** 20;
 export function pictureName(picture: unknown): string {
   if (picture instanceof URL) picture = picture.href;
   if (typeof picture !== 'string') return 'the picture';
-  return picture.startsWith('data:') ? 'the picture of the data: URI' : `the picture ${picture.length > 200 ? `${picture.slice(0, 200)}…` : picture}`;
+  return picture.startsWith('data:')
+    ? 'the picture of the data: URI'
+    : `the picture ${picture.length > 200 ? `${picture.slice(0, 200)}…` : picture}`;
 }
 
 /**
@@ -60,10 +71,12 @@ export async function readPicture(picture: Picture, options: PictureOptions = {}
   const name = pictureName(picture);
   if (isRaw(picture)) return fromRaw(picture, maxPixels);
   const { default: sharp } = await import('sharp');
-  const source = picture instanceof sharp
-    ? await (picture as Sharp).clone().png({ compressionLevel: 0 }).toBuffer().catch((error: unknown) => { throw imageError(name, error); })
-    : await toSource(picture, options.maxBytes ?? defaultMaxBytes, options.signal);
-  if (typeof source !== 'string' && source.byteLength === 0) throw new MiniGptError('ERR_IMAGE', `${name} is empty (0 bytes)`);
+  const source =
+    picture instanceof sharp
+      ? await fromPipeline(picture, name)
+      : await toSource(picture, options.maxBytes ?? defaultMaxBytes, options.signal);
+  if (typeof source !== 'string' && source.byteLength === 0)
+    throw new MiniGptError('ERR_IMAGE', `${name} is empty (0 bytes)`);
 
   // the header first: what is too large is refused before a pixel of it is decoded
   let header;
@@ -85,7 +98,8 @@ export async function readPicture(picture: Picture, options: PictureOptions = {}
       .toColourspace('srgb')
       .raw({ depth: 'uchar' })
       .toBuffer({ resolveWithObject: true });
-    if (info.channels !== 3) throw new MiniGptError('ERR_IMAGE', `${name}: expected 3 channels after decoding, found ${info.channels}`);
+    if (info.channels !== 3)
+      throw new MiniGptError('ERR_IMAGE', `${name}: expected 3 channels after decoding, found ${info.channels}`);
     return { data, width: info.width, height: info.height };
   } catch (error) {
     throw imageError(name, error);
@@ -107,13 +121,18 @@ function checkSize(name: string, width: number, height: number, maxPixels: numbe
   }
   if (width * height > maxPixels) {
     const million = (pixels: number) => (pixels < 1e6 ? String(pixels) : `${Math.round(pixels / 1e4) / 100} million`);
-    throw new MiniGptError('ERR_IMAGE', `${name} is too large: expected at most ${million(maxPixels)} pixels, `
-      + `found ${width} x ${height} (${million(width * height)}); the option maxPixels raises the limit`);
+    throw new MiniGptError(
+      'ERR_IMAGE',
+      `${name} is too large: expected at most ${million(maxPixels)} pixels, ` +
+        `found ${width} x ${height} (${million(width * height)}); the option maxPixels raises the limit`,
+    );
   }
 }
 
 function isRaw(picture: unknown): picture is RawPicture {
-  return typeof picture === 'object' && picture !== null && 'data' in picture && 'width' in picture && 'height' in picture;
+  return (
+    typeof picture === 'object' && picture !== null && 'data' in picture && 'width' in picture && 'height' in picture
+  );
 }
 
 /** Raw pixels to RGB, alpha over white (the same rounding as sharp's flatten is not needed: nothing else decodes these). */
@@ -121,15 +140,22 @@ function fromRaw(picture: RawPicture, maxPixels: number): DecodedPicture {
   const { data, width, height, channels } = picture;
   const wrong = (expected: string, found: unknown) =>
     new MiniGptError('ERR_ARGUMENT', `raw pixels: expected ${expected}, found ${String(found)}`);
-  for (const [key, size] of [['width', width], ['height', height]] as const) {
+  for (const [key, size] of [
+    ['width', width],
+    ['height', height],
+  ] as const) {
     if (!Number.isSafeInteger(size) || size < 1) throw wrong(`a whole ${key} of 1 or more`, size);
   }
   if (![1, 2, 3, 4].includes(channels)) throw wrong('1, 2, 3 or 4 channels', channels);
-  if (!(data instanceof Uint8Array || data instanceof Uint8ClampedArray)) throw wrong('data of type Uint8Array', typeof data);
+  if (!(data instanceof Uint8Array || data instanceof Uint8ClampedArray))
+    throw wrong('data of type Uint8Array', typeof data);
   checkSize('the raw picture', width, height, maxPixels);
   const pixels = width * height;
   if (data.length !== pixels * channels) {
-    throw wrong(`${pixels * channels} bytes for ${width} x ${height} with ${channels} channels`, `${data.length} bytes`);
+    throw wrong(
+      `${pixels * channels} bytes for ${width} x ${height} with ${channels} channels`,
+      `${data.length} bytes`,
+    );
   }
   const rgb = new Uint8Array(pixels * 3);
   const colours = channels < 3 ? 1 : 3;
@@ -144,45 +170,76 @@ function fromRaw(picture: RawPicture, maxPixels: number): DecodedPicture {
   return { data: rgb, width, height };
 }
 
+/** What a sharp pipeline gives, with the orientation that it has not applied. */
+async function fromPipeline(pipeline: Sharp, name: string): Promise<Uint8Array> {
+  try {
+    return await pipeline.clone().keepExif().png({ compressionLevel: 0 }).toBuffer();
+  } catch (error) {
+    throw imageError(name, error);
+  }
+}
+
 /** A path or bytes for sharp to open. */
-async function toSource(picture: unknown, maxBytes: number, signal: AbortSignal | undefined): Promise<string | Uint8Array> {
+async function toSource(
+  picture: unknown,
+  maxBytes: number,
+  signal: AbortSignal | undefined,
+): Promise<string | Uint8Array> {
   if (picture instanceof URL) return fromText(picture.href, maxBytes, signal);
   if (typeof picture === 'string') return fromText(picture, maxBytes, signal);
   if (picture instanceof Uint8Array) return picture;
   if (ArrayBuffer.isView(picture)) return new Uint8Array(picture.buffer, picture.byteOffset, picture.byteLength);
   if (picture instanceof ArrayBuffer || picture instanceof SharedArrayBuffer) return new Uint8Array(picture);
   if (picture instanceof Blob) return new Uint8Array(await picture.arrayBuffer());
-  if (picture instanceof ReadableStream) return collect(Readable.fromWeb(picture as Parameters<typeof Readable.fromWeb>[0]), maxBytes, signal);
+  if (picture instanceof ReadableStream) return collect(Readable.fromWeb(picture), maxBytes, signal);
   if (typeof picture === 'object' && picture !== null && Symbol.asyncIterator in picture) {
     return collect(picture as AsyncIterable<Uint8Array>, maxBytes, signal);
   }
-  const found = picture === null ? 'null' : typeof picture === 'object' ? `an object of ${picture.constructor?.name ?? 'no class'}` : typeof picture;
-  throw new MiniGptError('ERR_ARGUMENT',
-    `expected a picture (path, file: URL, data: URI, Uint8Array, ArrayBuffer, Blob, stream, sharp pipeline, or { data, width, height, channels }), found ${found}`);
+  const found =
+    picture === null
+      ? 'null'
+      : typeof picture === 'object'
+        ? `an object of ${picture.constructor?.name ?? 'no class'}`
+        : typeof picture;
+  throw new MiniGptError(
+    'ERR_ARGUMENT',
+    `expected a picture (path, file: URL, data: URI, Uint8Array, ArrayBuffer, Blob, stream, sharp pipeline, or { data, width, height, channels }), found ${found}`,
+  );
 }
 
 async function fromText(text: string, maxBytes: number, signal: AbortSignal | undefined): Promise<string | Uint8Array> {
   if (/^data:/i.test(text)) return fromDataUri(text);
   if (/^[a-z][a-z0-9+.-]+:\/\//i.test(text) && !/^file:/i.test(text)) {
-    throw new MiniGptError('ERR_UNSUPPORTED', `${pictureName(text)} is not fetched: expected a file or its bytes, found a URL; `
-      + 'fetch it yourself and pass what (await fetch(url)).blob() gives');
+    throw new MiniGptError(
+      'ERR_UNSUPPORTED',
+      `${pictureName(text)} is not fetched: expected a file or its bytes, found a URL; ` +
+        'fetch it yourself and pass what (await fetch(url)).blob() gives',
+    );
   }
   let path = text;
   if (/^file:/i.test(text)) {
     try {
       path = fileURLToPath(text);
     } catch (error) {
-      throw new MiniGptError('ERR_ARGUMENT', `${text.slice(0, 200)} is no usable file: URL: ${(error as Error).message}`, { cause: error });
+      throw new MiniGptError(
+        'ERR_ARGUMENT',
+        `${text.slice(0, 200)} is no usable file: URL: ${(error as Error).message}`,
+        { cause: error },
+      );
     }
   }
   if (path === '') throw new MiniGptError('ERR_ARGUMENT', 'expected the path of a picture, found an empty string');
-  if (path.includes('\0')) throw new MiniGptError('ERR_ARGUMENT', 'expected the path of a picture, found one with a zero byte');
+  if (path.includes('\0'))
+    throw new MiniGptError('ERR_ARGUMENT', 'expected the path of a picture, found one with a zero byte');
   let file;
   try {
     file = await stat(path);
   } catch (error) {
     const failure = toMiniGptError(error);
-    const words = failure.code === 'ERR_FILE_NOT_FOUND' ? `there is no picture at ${path}` : `${path} cannot be read: ${failure.message}`;
+    const words =
+      failure.code === 'ERR_FILE_NOT_FOUND'
+        ? `there is no picture at ${path}`
+        : `${path} cannot be read: ${failure.message}`;
     throw new MiniGptError(failure.code, words, { cause: error });
   }
   if (file.isDirectory()) throw new MiniGptError('ERR_IMAGE', `${path}: expected a picture, found a directory`);
@@ -193,24 +250,37 @@ async function fromText(text: string, maxBytes: number, signal: AbortSignal | un
 
 function fromDataUri(uri: string): Uint8Array {
   const comma = uri.indexOf(',');
-  if (comma < 0) throw new MiniGptError('ERR_IMAGE', 'the data: URI has no comma: expected data:[type][;base64],contents');
+  if (comma < 0)
+    throw new MiniGptError('ERR_IMAGE', 'the data: URI has no comma: expected data:[type][;base64],contents');
   const body = uri.slice(comma + 1);
   if (/;\s*base64\s*$/i.test(uri.slice(0, comma))) {
     let text = body;
     try {
       text = decodeURIComponent(body);
-    } catch { /* a stray % is no base64 either and is reported below */ }
+    } catch {
+      /* a stray % is no base64 either and is reported below */
+    }
     text = text.replace(/\s/g, '');
     const bad = /[^A-Za-z0-9+/=_-]/.exec(text);
-    if (bad) throw new MiniGptError('ERR_IMAGE', `the data: URI is not base64: found ${JSON.stringify(bad[0])} at character ${bad.index}`);
+    if (bad)
+      throw new MiniGptError(
+        'ERR_IMAGE',
+        `the data: URI is not base64: found ${JSON.stringify(bad[0])} at character ${bad.index}`,
+      );
     return Buffer.from(text, 'base64');
   }
   // percent-encoded, byte by byte: decodeURIComponent would insist on UTF-8
-  const bytes = Buffer.from(body, 'utf8').toString('latin1').replace(/%([0-9a-f]{2})/gi, (_, hex: string) => String.fromCharCode(parseInt(hex, 16)));
+  const bytes = Buffer.from(body, 'utf8')
+    .toString('latin1')
+    .replace(/%([0-9a-f]{2})/gi, (_, hex: string) => String.fromCharCode(parseInt(hex, 16)));
   return Buffer.from(bytes, 'latin1');
 }
 
-async function collect(stream: AsyncIterable<Uint8Array | string>, maxBytes: number, signal: AbortSignal | undefined): Promise<Uint8Array> {
+async function collect(
+  stream: AsyncIterable<Uint8Array | string>,
+  maxBytes: number,
+  signal: AbortSignal | undefined,
+): Promise<Uint8Array> {
   const chunks: Uint8Array[] = [];
   let bytes = 0;
   const destroy = () => (stream as Partial<Readable>).destroy?.(abortedError(signal));
@@ -218,16 +288,27 @@ async function collect(stream: AsyncIterable<Uint8Array | string>, maxBytes: num
   try {
     for await (const chunk of stream) {
       if (!(chunk instanceof Uint8Array)) {
-        throw new MiniGptError('ERR_ARGUMENT', `the picture's stream: expected chunks of bytes, found ${typeof chunk} (has it an encoding set?)`);
+        throw new MiniGptError(
+          'ERR_ARGUMENT',
+          `the picture's stream: expected chunks of bytes, found ${typeof chunk} (has it an encoding set?)`,
+        );
       }
       bytes += chunk.byteLength;
-      if (bytes > maxBytes) throw new MiniGptError('ERR_IMAGE', `the picture's stream: expected at most ${maxBytes} bytes, found more; the option maxBytes raises the limit`);
+      if (bytes > maxBytes)
+        throw new MiniGptError(
+          'ERR_IMAGE',
+          `the picture's stream: expected at most ${maxBytes} bytes, found more; the option maxBytes raises the limit`,
+        );
       chunks.push(chunk);
     }
   } catch (error) {
     if (signal?.aborted) throw abortedError(signal);
     if (error instanceof MiniGptError) throw error;
-    throw new MiniGptError('ERR_FILE_READ', `the picture's stream failed: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+    throw new MiniGptError(
+      'ERR_FILE_READ',
+      `the picture's stream failed: ${error instanceof Error ? error.message : String(error)}`,
+      { cause: error },
+    );
   } finally {
     signal?.removeEventListener('abort', destroy);
   }

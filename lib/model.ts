@@ -1,13 +1,30 @@
 // The loaded model: describes pictures, opens chats, gives its tokenizer.
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { addon, packageRoot, type NativeImage, type NativeLoadOptions, type NativeModel, type NativeModelInfo, type NativeSequence } from './addon.js';
+import {
+  addon,
+  packageRoot,
+  type NativeImage,
+  type NativeLoadOptions,
+  type NativeModel,
+  type NativeModelInfo,
+  type NativeSequence,
+} from './addon.js';
 import { Chat } from './chat.js';
 import { MiniGptError } from './errors.js';
 import { generate } from './generate.js';
 import { readPicture, type Picture } from './image.js';
-import { chatRules, checkOptions, describeRules, loadRules, show, type ChatOptions, type DescribeOptions, type LoadOptions } from './options.js';
-import { renderPrompt, templateOf, withImage, withQuestion, type Template } from './prompt.js';
+import {
+  chatRules,
+  checkOptions,
+  describeRules,
+  loadRules,
+  show,
+  type ChatOptions,
+  type DescribeOptions,
+  type LoadOptions,
+} from './options.js';
+import { checkVariant, renderPrompt, templateOf, withImage, withQuestion, type Template } from './prompt.js';
 import { Run, untilAborted } from './run.js';
 
 export const defaultPrompt = 'Describe this image in detail.';
@@ -59,7 +76,9 @@ export class MiniGPT4 {
     const native = await addon.loadModel(request);
     try {
       const loaded = new MiniGPT4(native, path, checked);
-      templateOf(loaded.info.template); // a file of a later variant is refused here, not at the first question
+      // a file of a later variant is refused here, not at the first question
+      checkVariant(loaded.info.variant);
+      templateOf(loaded.info.template);
       return loaded;
     } catch (error) {
       await native.close();
@@ -84,20 +103,29 @@ export class MiniGPT4 {
   describe(picture: Picture, options?: DescribeOptions): Run {
     const startedAt = performance.now();
     const signal = options?.signal;
-    return new Run(async (emit, aborted) => {
-      const checked = checkOptions(describeRules, options, 'describe()');
-      const template = this.#template(checked.template);
-      const image = await this.#encodePicture(picture, aborted);
-      const sequence = this.#open().openSequence();
-      try {
-        const messages = withQuestion(withImage([], image), checked.prompt ?? defaultPrompt);
-        return await generate(sequence, {
-          prompt: renderPrompt(template, messages), options: checked, info: this.#info, startedAt, encodeMs: image.encodeMs, emit, signal: aborted,
-        });
-      } finally {
-        sequence.close();
-      }
-    }, signal instanceof AbortSignal ? signal : undefined);
+    return new Run(
+      async (emit, aborted) => {
+        const checked = checkOptions(describeRules, options, 'describe()');
+        const template = this.#template(checked.template);
+        const image = await this.#encodePicture(picture, aborted);
+        const sequence = this.#open().openSequence();
+        try {
+          const messages = withQuestion(withImage([], image), checked.prompt ?? defaultPrompt);
+          return await generate(sequence, {
+            prompt: renderPrompt(template, messages),
+            options: checked,
+            info: this.#info,
+            startedAt,
+            encodeMs: image.encodeMs,
+            emit,
+            signal: aborted,
+          });
+        } finally {
+          sequence.close();
+        }
+      },
+      signal instanceof AbortSignal ? signal : undefined,
+    );
   }
 
   /** Opens a conversation; the options are the defaults of its answers. Errors: ERR_ARGUMENT, ERR_CLOSED. */
@@ -114,7 +142,8 @@ export class MiniGPT4 {
 
   /** Token ids of a text on its own, without `<s>`; `specials`: `<s>` and `</s>` in it are tokens. Errors: ERR_CLOSED. */
   encode(text: string, options: { specials?: boolean } = {}): number[] {
-    if (typeof text !== 'string') throw new MiniGptError('ERR_ARGUMENT', `encode(): expected a text, found ${show(text)}`);
+    if (typeof text !== 'string')
+      throw new MiniGptError('ERR_ARGUMENT', `encode(): expected a text, found ${show(text)}`);
     return Array.from(this.#open().encode(text, options.specials ?? false));
   }
 
@@ -123,7 +152,10 @@ export class MiniGPT4 {
     const list = Array.from(ids);
     const wrong = list.find((id) => !Number.isInteger(id) || id < 0 || id >= this.#info.vocabulary);
     if (wrong !== undefined) {
-      throw new MiniGptError('ERR_ARGUMENT', `decode(): expected token ids from 0 to ${this.#info.vocabulary - 1}, found ${show(wrong)}`);
+      throw new MiniGptError(
+        'ERR_ARGUMENT',
+        `decode(): expected token ids from 0 to ${this.#info.vocabulary - 1}, found ${show(wrong)}`,
+      );
     }
     return this.#open().decode(Int32Array.from(list));
   }
@@ -151,7 +183,10 @@ export class MiniGPT4 {
   async #encodePicture(picture: Picture, signal: AbortSignal): Promise<NativeImage> {
     this.#open();
     const { maxPixels } = this.#options;
-    const { data, width, height } = await readPicture(picture, maxPixels === undefined ? { signal } : { maxPixels, signal });
+    const { data, width, height } = await readPicture(
+      picture,
+      maxPixels === undefined ? { signal } : { maxPixels, signal },
+    );
     return untilAborted(this.#open().encodeImage(data, width, height), signal);
   }
 }

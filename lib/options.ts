@@ -68,41 +68,64 @@ type Fields<Options> = Record<keyof Options, z.ZodType>;
 
 /** A value's rule and its name in errors: "expected …". */
 const field = (expected: string, rule: z.ZodType) => rule.meta({ expected });
-const whole = (least: number, most: number) => z.number().int().min(least).max(most);
-const int32 = 2 ** 31 - 1;
+const whole = (least: number, largest: number) => z.number().int().min(least).max(largest);
+const most = 2 ** 24; // of tokens and positions; no model has so many
 const path = () => field('a path or a file: URL', z.union([z.string().min(1), z.instanceof(URL)]));
 
 const generateFields: Fields<GenerateOptions> = {
   temperature: field('a number from 0 (greedy) to 100', z.number().min(0).max(100)),
   topP: field('a number above 0 and at most 1', z.number().gt(0).max(1)),
-  topK: field('a whole number from 0 (all tokens)', whole(0, int32)),
+  topK: field(`a whole number from 0 (all tokens) to ${most}`, whole(0, most)),
   minP: field('a number from 0 to 1', z.number().min(0).max(1)),
   repetitionPenalty: field('a number above 0', z.number().gt(0)),
-  seed: field('a whole number from 0', z.union([whole(0, Number.MAX_SAFE_INTEGER), z.bigint().min(0n).max(2n ** 64n - 1n)])),
-  maxTokens: field('a whole number from 1', whole(1, int32)),
-  stop: field('a text or an array of texts, none empty', z.union([z.string().min(1), z.array(z.string().min(1)).max(1000)])),
-  signal: field('an AbortSignal', z.custom((value) => value instanceof AbortSignal)),
+  seed: field(
+    'a whole number from 0',
+    z.union([
+      whole(0, Number.MAX_SAFE_INTEGER),
+      z
+        .bigint()
+        .min(0n)
+        .max(2n ** 64n - 1n),
+    ]),
+  ),
+  maxTokens: field(`a whole number from 1 to ${most}`, whole(1, most)),
+  stop: field(
+    'a text or an array of texts, none empty',
+    z.union([z.string().min(1), z.array(z.string().min(1)).max(1000)]),
+  ),
+  signal: field(
+    'an AbortSignal',
+    z.custom((value) => value instanceof AbortSignal),
+  ),
 };
 const template = field('the name of a template', z.string().min(1));
 const { signal: _, ...chatFields } = generateFields;
 
 const describeFields: Fields<DescribeOptions> = {
-  ...generateFields, template, prompt: field('a text that is not empty', z.string().regex(/\S/)),
+  ...generateFields,
+  template,
+  prompt: field('a text that is not empty', z.string().regex(/\S/)),
 };
 const loadFields: Fields<LoadOptions> = {
-  model: path(), llm: path(), projection: path(), template,
+  model: path(),
+  llm: path(),
+  projection: path(),
+  template,
   device: field("a device's name, like 'cpu'", z.string().min(1)),
   threads: field('a whole number from 1 to 1024', whole(1, 1024)),
   cpuLevel: field("an instruction set level's name", z.string().min(1)),
-  contextLength: field('a whole number from 1', whole(1, int32)),
-  cacheLength: field('a whole number from 1', whole(1, int32)),
+  contextLength: field(`a whole number from 1 to ${most}`, whole(1, most)),
+  cacheLength: field(`a whole number from 1 to ${most}`, whole(1, most)),
   kvType: field("'f16' or 'f32'", z.enum(['f16', 'f32'])),
   maxPixels: field('a whole number from 1', whole(1, Number.MAX_SAFE_INTEGER)),
-  onProgress: field('a function', z.custom((value) => typeof value === 'function')),
+  onProgress: field(
+    'a function',
+    z.custom((value) => typeof value === 'function'),
+  ),
 };
 
 export const generateRules = z.object(generateFields);
-export const chatRules = z.object({ ...chatFields, template } as Fields<ChatOptions>);
+export const chatRules = z.object({ ...chatFields, template });
 export const describeRules = z.object(describeFields);
 export const loadRules = z.object(loadFields);
 
@@ -111,7 +134,8 @@ export function show(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}…` : value);
   if (typeof value === 'bigint') return `${value}n`;
   if (typeof value === 'function') return 'a function';
-  if (Array.isArray(value)) return `an array of ${value.length}${value.length ? ` (${value.slice(0, 3).map(show).join(', ')}${value.length > 3 ? ', …' : ''})` : ''}`;
+  if (Array.isArray(value))
+    return `an array of ${value.length}${value.length ? ` (${value.slice(0, 3).map(show).join(', ')}${value.length > 3 ? ', …' : ''})` : ''}`;
   if (typeof value === 'object' && value !== null) return `an object of ${value.constructor?.name ?? 'no class'}`;
   return String(value);
 }
@@ -121,7 +145,10 @@ export function show(value: unknown): string {
  * writes it (a flag on the command line). Errors: ERR_ARGUMENT with option, expected and found, or the nearest known option.
  */
 export function checkOptions<Options extends object>(
-  rules: z.ZodObject, options: Options | undefined, of: string, spell: (key: string) => string = (key) => key,
+  rules: z.ZodObject,
+  options: Options | undefined,
+  of: string,
+  spell: (key: string) => string = (key) => key,
 ): Options {
   if (options === undefined) return {} as Options;
   if (typeof options !== 'object' || options === null || Array.isArray(options)) {
@@ -132,13 +159,19 @@ export function checkOptions<Options extends object>(
     if (!Object.hasOwn(rules.shape, key)) {
       const known = Object.keys(rules.shape);
       const meant = nearest(key, known);
-      throw new MiniGptError('ERR_ARGUMENT', `${of}: unknown option ${spell(key)}; `
-        + (meant ? `did you mean ${spell(meant)}?` : `expected one of ${known.map(spell).join(', ')}`));
+      throw new MiniGptError(
+        'ERR_ARGUMENT',
+        `${of}: unknown option ${spell(key)}; ` +
+          (meant ? `did you mean ${spell(meant)}?` : `expected one of ${known.map(spell).join(', ')}`),
+      );
     }
     if (value === undefined) continue;
     const rule = rules.shape[key] as z.ZodType;
     if (!rule.safeParse(value).success) {
-      throw new MiniGptError('ERR_ARGUMENT', `${of}: option ${spell(key)}: expected ${String(rule.meta()?.['expected'])}, found ${show(value)}`);
+      throw new MiniGptError(
+        'ERR_ARGUMENT',
+        `${of}: option ${spell(key)}: expected ${String(rule.meta()?.['expected'])}, found ${show(value)}`,
+      );
     }
     checked[key] = value;
   }

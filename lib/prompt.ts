@@ -15,18 +15,34 @@ export interface Template {
   open: string;
 }
 
-const system = 'Give the following image: <Img>ImageContent</Img>. You will be able to see the image once I provide it to you. '
-  + 'Please answer my questions.';
+const system =
+  'Give the following image: <Img>ImageContent</Img>. You will be able to see the image once I provide it to you. ' +
+  'Please answer my questions.';
 
 const templateTable = {
   /** Vicuna v0 as the original's last version writes it: roles end in a space. */
-  'vicuna0': { opening: `${system}###`, user: ['Human: ', '###'], assistant: ['Assistant: ', '###'], open: 'Assistant: ' },
+  vicuna0: {
+    opening: `${system}###`,
+    user: ['Human: ', '###'],
+    assistant: ['Assistant: ', '###'],
+    open: 'Assistant: ',
+  },
   /** Of the time when the Vicuna checkpoints were published: the open turn ends without a space. */
-  'vicuna0-2023-04': { opening: `${system}###`, user: ['Human: ', '###'], assistant: ['Assistant: ', '###'], open: 'Assistant:' },
+  'vicuna0-2023-04': {
+    opening: `${system}###`,
+    user: ['Human: ', '###'],
+    assistant: ['Assistant: ', '###'],
+    open: 'Assistant:',
+  },
   /** The words of stage 2's training: no system text, a space before the second `###` (another token id). */
-  'vicuna0-train': { opening: '###', user: ['Human: ', ' ###'], assistant: ['Assistant: ', '###'], open: 'Assistant: ' },
+  'vicuna0-train': {
+    opening: '###',
+    user: ['Human: ', ' ###'],
+    assistant: ['Assistant: ', '###'],
+    open: 'Assistant: ',
+  },
   /** Llama 2 as the original writes it: every turn of the user begins with the token `<s>`, no answer ends with `</s>`. */
-  'llama2': { opening: system, user: ['<s>[INST] ', ''], assistant: [' [/INST] ', ''], open: ' [/INST] ' },
+  llama2: { opening: system, user: ['<s>[INST] ', ''], assistant: [' [/INST] ', ''], open: ' [/INST] ' },
   /** The words of stage 2's training: no system text, answers end in the token `</s>`. */
   'llama2-train': { opening: '', user: ['[INST] ', ''], assistant: [' [/INST] ', '</s>'], open: ' [/INST] ' },
 } as const satisfies Record<string, Template>;
@@ -44,12 +60,28 @@ const variants: Record<string, { template: TemplateName } | string> = {
 /** A template by its name or by the variant's that uses it. Errors: ERR_UNSUPPORTED (minigpt-v2), ERR_ARGUMENT (unknown). */
 export function templateOf(name: string): Template {
   const variant = Object.hasOwn(variants, name) ? variants[name]! : undefined;
-  if (typeof variant === 'string') throw new MiniGptError('ERR_UNSUPPORTED', `${variant}; expected one of ${templateNames.join(', ')}`);
+  if (typeof variant === 'string')
+    throw new MiniGptError('ERR_UNSUPPORTED', `${variant}; expected one of ${templateNames.join(', ')}`);
   const template = variant?.template ?? name;
   if (Object.hasOwn(templateTable, template)) return templateTable[template as TemplateName];
   const meant = nearest(name, templateNames);
-  throw new MiniGptError('ERR_ARGUMENT', `template: expected one of ${templateNames.join(', ')}, found ${JSON.stringify(name)}`
-    + (meant ? ` (did you mean ${meant}?)` : ''));
+  throw new MiniGptError(
+    'ERR_ARGUMENT',
+    `template: expected one of ${templateNames.join(', ')}, found ${JSON.stringify(name)}` +
+      (meant ? ` (did you mean ${meant}?)` : ''),
+  );
+}
+
+/** Refuses a model file of a variant that is known and not here yet, or not known at all. Errors: ERR_UNSUPPORTED. */
+export function checkVariant(name: string): void {
+  const variant = Object.hasOwn(variants, name) ? variants[name]! : undefined;
+  if (typeof variant === 'object') return;
+  throw new MiniGptError(
+    'ERR_UNSUPPORTED',
+    `the model is of the variant ${JSON.stringify(name)}, expected one of ${Object.keys(variants)
+      .filter((known) => typeof variants[known] === 'object')
+      .join(', ')}${variant === undefined ? '' : `: ${variant}`}`,
+  );
 }
 
 /** One thing said. A user's message may begin with a picture. */
@@ -82,7 +114,8 @@ export function renderPrompt(template: Template, messages: readonly Message[]): 
     if (text) parts.push(text);
     text = '';
   };
-  const put = (words: string) => { // words of the template, which may hold tokens
+  const put = (words: string) => {
+    // words of the template, which may hold tokens
     for (const piece of words.split(/(<s>|<\/s>)/)) {
       if (piece !== '<s>' && piece !== '</s>') {
         text += piece;
@@ -95,7 +128,8 @@ export function renderPrompt(template: Template, messages: readonly Message[]): 
   put(template.opening);
   for (const { role, image, text: words } of messages) {
     const [before, after] = template[role];
-    if (!image && words === '') { // the original takes an empty message for a turn that is still open
+    if (!image && words === '') {
+      // the original takes an empty message for a turn that is still open
       put(role === 'assistant' ? template.open : before);
       continue;
     }

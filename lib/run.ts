@@ -60,7 +60,9 @@ export class Run<Result = Answer> implements Promise<Result>, AsyncIterable<stri
       return work(emit, this.#controller.signal);
     };
     this.#result = start()
-      .catch((error: unknown) => { throw toMiniGptError(error); })
+      .catch((error: unknown) => {
+        throw toMiniGptError(error);
+      })
       .finally(() => {
         signal?.removeEventListener('abort', follow);
         this.#ended = true;
@@ -91,7 +93,8 @@ export class Run<Result = Answer> implements Promise<Result>, AsyncIterable<stri
   }
 
   then<Value = Result, Other = never>(
-    onValue?: ((result: Result) => Value | PromiseLike<Value>) | null, onError?: ((error: unknown) => Other | PromiseLike<Other>) | null,
+    onValue?: ((result: Result) => Value | PromiseLike<Value>) | null,
+    onError?: ((error: unknown) => Other | PromiseLike<Other>) | null,
   ): Promise<Value | Other> {
     return this.#result.then(onValue, onError);
   }
@@ -116,11 +119,14 @@ export async function untilAborted<Value>(promise: Promise<Value>, signal: Abort
   promise.catch(() => {});
   let stop = () => {};
   try {
-    return await Promise.race([promise, new Promise<never>((_, reject) => {
-      stop = () => reject(abortedError(signal));
-      if (signal.aborted) stop();
-      else signal.addEventListener('abort', stop, { once: true });
-    })]);
+    return await Promise.race([
+      promise,
+      new Promise<never>((_, reject) => {
+        stop = () => reject(abortedError(signal));
+        if (signal.aborted) stop();
+        else signal.addEventListener('abort', stop, { once: true });
+      }),
+    ]);
   } finally {
     signal.removeEventListener('abort', stop);
   }

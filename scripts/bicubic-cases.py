@@ -1,5 +1,5 @@
-"""Prints the table of test/native/bicubic_test.cpp: hashes of what Pillow makes of made-up pictures, and of the pictures in
-test/fixtures/images. Needs Pillow 12 or older (13 swaps the passes for some shapes) and numpy; only for renewing the table."""
+"""Prints the tables of test/native/bicubic_test.cpp: hashes of what Pillow makes of made-up pictures and of those in
+test/fixtures/images. Needs numpy and Pillow up to 12 (13 swaps the passes for some shapes); only for renewing them."""
 import numpy as np
 from PIL import Image, features
 

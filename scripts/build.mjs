@@ -11,6 +11,10 @@ function run(...words) {
   if (status !== 0) process.exit(status ?? 1);
 }
 
+if (!existsSync(join(root, 'node_modules', 'typescript'))) {
+  console.log('minigpt4: the development packages are left out, so nothing is built');
+  process.exit(0);
+}
 if (process.argv[2] !== 'lib') run(join('scripts', 'cmake.mjs'));
 rmSync(join(root, 'dist'), { recursive: true, force: true }); // what no source stands for any more would be packed
 run(join('node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.json');

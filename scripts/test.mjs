@@ -1,6 +1,6 @@
 // `npm test`: builds what the tests need, runs every check and ends with the line "N passed, N failed" (and skipped ones, if any).
-//   --quick        leaves out the sanitizer build and the fuzz targets
-//   --only STEP    only this step (may be repeated): types, lint, native, lib, sanitize, fuzz
+//   --quick        leaves out clang-tidy, the sanitizer build and the fuzz targets
+//   --only STEP    only this step (may be repeated): native, lib, types, lint, tidy, sanitize, fuzz
 //   WORD...        of the step `lib` only test files whose name contains a word, of `native` tests whose name does
 import { existsSync, readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -8,7 +8,8 @@ import { basename, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { filesBelow, llvmTool, llvmVersion, nativeFiles, root, run } from './commands.mjs';
 
-const steps = ['types', 'lint', 'native', 'lib', 'sanitize', 'fuzz'];
+const steps = ['native', 'lib', 'types', 'lint', 'tidy', 'sanitize', 'fuzz'];
+const slowSteps = ['tidy', 'sanitize', 'fuzz'];
 const fuzzSeconds = 5;
 const { values: options, positionals: words } = parseArgs({
   options: { quick: { type: 'boolean', default: false }, only: { type: 'string', multiple: true, default: [] } },
@@ -20,7 +21,7 @@ if (unknown !== undefined) {
   process.exit(2);
 }
 const wanted = (step) =>
-  options.only.length > 0 ? options.only.includes(step) : !(options.quick && (step === 'sanitize' || step === 'fuzz'));
+  options.only.length > 0 ? options.only.includes(step) : !(options.quick && slowSteps.includes(step));
 
 const total = { passed: 0, failed: 0, skipped: 0 };
 
@@ -74,6 +75,11 @@ async function lint() {
   const good = result.code === 0 && files.size === 0;
   const output = result.code === 0 ? `npm run format would change\n${[...files].join('\n')}` : result.output;
   report('clang-format', { ...result, passed: good ? 1 : 0, failed: good ? 0 : 1, output });
+}
+
+async function tidy() {
+  if (llvmTool('clang-tidy')) await check('clang-tidy', process.execPath, ['scripts/tidy.mjs'], { minutes: 20 });
+  else report('clang-tidy', { skipped: 1, why: `clang-tidy ${llvmVersion} is not installed` });
 }
 
 /** Runs the native tests of a build folder and takes their counts from their last line. */
@@ -136,20 +142,13 @@ const sanitizeFolder = join('out', 'sanitize');
 const sanitizeEnv = { ASAN_OPTIONS: 'detect_stack_use_after_return=1', UBSAN_OPTIONS: 'print_stacktrace=1' };
 
 async function buildSanitized() {
-  const generator =
-    existsSync(join(root, sanitizeFolder, 'CMakeCache.txt')) || (await run('ninja', ['--version'])).code !== 0
-      ? []
-      : ['-G', 'Ninja'];
   const settings = ['-DMINIGPT4_ADDON=OFF', '-DMINIGPT4_TESTS=ON', '-DMINIGPT4_SANITIZE=ON'];
+  const fresh = !existsSync(join(root, sanitizeFolder, 'CMakeCache.txt'));
+  if (fresh && (await run('ninja', ['--version'])).code === 0) settings.push('-G', 'Ninja');
+  const targets = ['--target', 'minigpt4_tests', 'minigpt4_fuzz', ...parallel];
   return (
-    (await build('configuration with sanitizers', 'cmake', [
-      '-S',
-      '.',
-      '-B',
-      sanitizeFolder,
-      ...generator,
-      ...settings,
-    ])) && (await build('native tests with sanitizers', 'cmake', ['--build', sanitizeFolder, ...parallel]))
+    (await build('configuration with sanitizers', 'cmake', ['-S', '.', '-B', sanitizeFolder, ...settings])) &&
+    (await build('native tests with sanitizers', 'cmake', ['--build', sanitizeFolder, ...targets]))
   );
 }
 
@@ -173,6 +172,7 @@ if (wanted('native') || wanted('lib')) {
 }
 if (wanted('types')) await types();
 if (wanted('lint')) await lint();
+if (wanted('tidy')) await tidy();
 if (wanted('sanitize') || wanted('fuzz')) {
   const built = await buildSanitized();
   if (built && wanted('sanitize')) await nativeTests('native tests with sanitizers', sanitizeFolder, sanitizeEnv);

@@ -20,7 +20,10 @@ class ScriptedSequence implements NativeSequence {
 
   constructor(readonly script: (string[] | Error | 'hang')[]) {}
 
-  async generate(request: NativeGenerateRequest, onText: (text: string, ids: Int32Array) => void): Promise<NativeGenerateResult> {
+  async generate(
+    request: NativeGenerateRequest,
+    onText: (text: string, ids: Int32Array) => void,
+  ): Promise<NativeGenerateResult> {
     assert.not.ok(this.running, 'one run at a time');
     this.requests.push(request);
     this.running = true;
@@ -37,8 +40,15 @@ class ScriptedSequence implements NativeSequence {
       const pieces = next as string[];
       for (const piece of pieces) onText(piece, Int32Array.of(7));
       return {
-        text: pieces.join(''), ids: new Int32Array(pieces.length).fill(7), finishReason: 'stop', promptTokens: 50, cachedTokens: 10, imageTokens: 32,
-        prefillMs: 1, decodeMs: 2, firstTokenMs: 1,
+        text: pieces.join(''),
+        ids: new Int32Array(pieces.length).fill(7),
+        finishReason: 'stop',
+        promptTokens: 50,
+        cachedTokens: 10,
+        imageTokens: 32,
+        prefillMs: 1,
+        decodeMs: 2,
+        firstTokenMs: 1,
       };
     } finally {
       this.running = false;
@@ -102,8 +112,10 @@ chat('every turn sends the whole conversation', async () => {
   const second = await talk.ask('What colour?');
   assert.is(second.timings.encodeMs, 0, 'the picture was encoded for the first turn');
   assert.equal(talk.history, [
-    { role: 'user', text: 'What is it?', image: true }, { role: 'assistant', text: 'A dog.', image: false },
-    { role: 'user', text: 'What colour?', image: false }, { role: 'assistant', text: 'Brown.', image: false },
+    { role: 'user', text: 'What is it?', image: true },
+    { role: 'assistant', text: 'A dog.', image: false },
+    { role: 'user', text: 'What colour?', image: false },
+    { role: 'assistant', text: 'Brown.', image: false },
   ]);
   assert.is(sequences.length, 1, 'one sequence serves the conversation');
   const prompts = sequences[0]!.requests.map(({ prompt }) => prompt);
@@ -111,7 +123,7 @@ chat('every turn sends the whole conversation', async () => {
   assert.is(prompts[1]!.at(-1), '</Img> What is it?###Assistant: A dog.###Human: What colour?###Assistant: ');
 });
 
-chat('defaults are the original\'s; greedy turns the penalty off', async () => {
+chat("defaults are the original's; greedy turns the penalty off", async () => {
   const { sequences, open } = setUp();
   const talk = open({ maxTokens: 20, stop: 'END' });
   await talk.ask('a');
@@ -119,9 +131,20 @@ chat('defaults are the original\'s; greedy turns the penalty off', async () => {
   await talk.ask('c', { temperature: 0, repetitionPenalty: 1.2, seed: 9, stop: ['x', 'y'] });
   const [a, b, c] = sequences[0]!.requests.map(({ prompt: _, ...rest }) => rest);
   assert.ok(Number.isSafeInteger(a!.seed));
-  assert.equal({ ...a, seed: 0 }, {
-    maxTokens: 20, temperature: 1, topK: 50, topP: 0.9, minP: 0, repetitionPenalty: 1.05, seed: 0, stop: ['###', 'END'], stopIds: [2],
-  });
+  assert.equal(
+    { ...a, seed: 0 },
+    {
+      maxTokens: 20,
+      temperature: 1,
+      topK: 50,
+      topP: 0.9,
+      minP: 0,
+      repetitionPenalty: 1.05,
+      seed: 0,
+      stop: ['###', 'END'],
+      stopIds: [2],
+    },
+  );
   assert.equal([b!.temperature, b!.repetitionPenalty, b!.maxTokens], [0, 1, 5]);
   assert.equal([c!.repetitionPenalty, c!.seed, c!.stop], [1.2, 9, ['###', 'x', 'y']]);
 });
@@ -139,7 +162,7 @@ chat('a failed or aborted turn leaves the conversation as it was', async () => {
   const aborted = talk.ask('Aborted?', { signal: stop.signal });
   setTimeout(() => stop.abort(), 5);
   const error = await rejects('ERR_ABORTED', aborted);
-  assert.ok(error.cause, 'the signal\'s reason is the cause');
+  assert.ok(error.cause, "the signal's reason is the cause");
   assert.equal(talk.history, before);
 
   for await (const piece of talk.ask('Left?')) {
@@ -158,7 +181,10 @@ chat('a failed or aborted turn leaves the conversation as it was', async () => {
   await rejects('ERR_ABORTED', talk.image('a.jpg', { signal: AbortSignal.abort() }));
   assert.equal(talk.history, before);
   assert.is((await talk.ask('Second?')).text, 'Two.');
-  assert.equal(talk.history.map(({ text }) => text), ['First?', 'One.', 'Second?', 'Two.']);
+  assert.equal(
+    talk.history.map(({ text }) => text),
+    ['First?', 'One.', 'Second?', 'Two.'],
+  );
   assert.is(sequences.length, 1);
 });
 
@@ -187,7 +213,10 @@ chat('restart forgets, and ends what is at work', async () => {
   assert.equal(talk.history, []);
   assert.is((await talk.ask('Again?')).text, 'Fresh.');
   await fails;
-  assert.equal(talk.history.map(({ text }) => text), ['Again?', 'Fresh.']);
+  assert.equal(
+    talk.history.map(({ text }) => text),
+    ['Again?', 'Fresh.'],
+  );
   assert.ok(sequences[0]!.closed && !sequences[1]!.closed);
   const picture = rejects('ERR_ABORTED', talk.image('a.jpg'));
   talk.restart();
@@ -223,9 +252,19 @@ run('fails in silence when nobody listens, and aloud when somebody does', async 
   process.off('unhandledRejection', note);
   assert.equal(unhandled, []);
   await rejects('ERR_INTERNAL', failing);
-  await rejects('ERR_INTERNAL', failing.catch((error: unknown) => { throw error; }));
+  await rejects(
+    'ERR_INTERNAL',
+    failing.catch((error: unknown) => {
+      throw error;
+    }),
+  );
   const seen: string[] = [];
-  await rejects('ERR_INTERNAL', (async () => { for await (const piece of failing) seen.push(piece); })());
+  await rejects(
+    'ERR_INTERNAL',
+    (async () => {
+      for await (const piece of failing) seen.push(piece);
+    })(),
+  );
   assert.equal(seen, ['a'], 'the pieces before the failure are seen');
 });
 
@@ -265,7 +304,12 @@ run('leaving the loop aborts; leaving it at the end does not', async () => {
 
 run('an aborted signal rejects at once and starts nothing', async () => {
   let started = false;
-  await rejects('ERR_ABORTED', new Run(async () => { started = true; }, AbortSignal.abort()));
+  await rejects(
+    'ERR_ABORTED',
+    new Run(async () => {
+      started = true;
+    }, AbortSignal.abort()),
+  );
   assert.not.ok(started);
 });
 

@@ -80,7 +80,7 @@ errors('a wrong option is named with what was expected and found', () => {
     [{ temperature: Infinity }, /found Infinity$/],
     [{ temperature: '1' }, /found "1"$/],
     [{ topK: 1.5 }, /topK: expected a whole number .* found 1.5$/],
-    [{ maxTokens: 0 }, /maxTokens: expected a whole number from 1, found 0$/],
+    [{ maxTokens: 0 }, /maxTokens: expected a whole number from 1 to 16777216, found 0$/],
     [{ maxTokens: 2 ** 40 }, /maxTokens/],
     [{ repetitionPenalty: 0 }, /repetitionPenalty: expected a number above 0, found 0$/],
     [{ minP: 1.1 }, /minP/],
@@ -96,22 +96,51 @@ errors('a wrong option is named with what was expected and found', () => {
     [{ max_tokens: 1 }, /unknown option max_tokens; did you mean maxTokens\?$/],
     [{ xyzzy: 1 }, /unknown option xyzzy; expected one of temperature, topP, /],
   ];
-  for (const [options, words] of cases) assert.match(failure(() => checkOptions(describeRules, options, 'describe()')).message, words);
-  assert.match(failure(() => checkOptions(describeRules, 'fast' as never, 'describe()')).message, /expected an object of options, found "fast"/);
+  for (const [options, words] of cases)
+    assert.match(failure(() => checkOptions(describeRules, options, 'describe()')).message, words);
+  assert.match(
+    failure(() => checkOptions(describeRules, 'fast' as never, 'describe()')).message,
+    /expected an object of options, found "fast"/,
+  );
   assert.match(failure(() => checkOptions(describeRules, null as never, 'describe()')).message, /found null/);
-  assert.match(failure(() => checkOptions(loadRules, { kvType: 'q8' }, 'MiniGPT4.load()')).message, /kvType: expected 'f16' or 'f32', found "q8"/);
-  assert.match(failure(() => checkOptions(loadRules, { threads: 0 }, 'MiniGPT4.load()')).message, /threads: expected a whole number from 1 to 1024, found 0/);
-  assert.match(failure(() => checkOptions(loadRules, { modle: 'x' }, 'MiniGPT4.load()')).message, /did you mean model\?/);
-  assert.match(failure(() => checkOptions(chatRules, { signal: AbortSignal.abort() }, 'chat()')).message, /unknown option signal/);
+  assert.match(
+    failure(() => checkOptions(loadRules, { kvType: 'q8' }, 'MiniGPT4.load()')).message,
+    /kvType: expected 'f16' or 'f32', found "q8"/,
+  );
+  assert.match(
+    failure(() => checkOptions(loadRules, { threads: 0 }, 'MiniGPT4.load()')).message,
+    /threads: expected a whole number from 1 to 1024, found 0/,
+  );
+  assert.match(
+    failure(() => checkOptions(loadRules, { modle: 'x' }, 'MiniGPT4.load()')).message,
+    /did you mean model\?/,
+  );
+  assert.match(
+    failure(() => checkOptions(chatRules, { signal: AbortSignal.abort() }, 'chat()')).message,
+    /unknown option signal/,
+  );
 });
 
 errors('right options pass unchanged, undefined ones are left out', () => {
   const signal = new AbortController().signal;
-  const options = { temperature: 0, topP: 1, topK: 0, minP: 0, repetitionPenalty: 1.05, seed: 2n ** 64n - 1n, maxTokens: 1, stop: 'x', signal };
+  const options = {
+    temperature: 0,
+    topP: 1,
+    topK: 0,
+    minP: 0,
+    repetitionPenalty: 1.05,
+    seed: 2n ** 64n - 1n,
+    maxTokens: 1,
+    stop: 'x',
+    signal,
+  };
   assert.equal(checkOptions(generateRules, options, 'ask()'), options);
   assert.equal(checkOptions(generateRules, { temperature: undefined, seed: 0 }, 'ask()'), { seed: 0 });
   assert.equal(checkOptions(generateRules, undefined, 'ask()'), {});
-  assert.equal(Object.keys(checkOptions(loadRules, { model: new URL('file:///a'), onProgress: () => {}, threads: 2 }, 'x')), ['model', 'onProgress', 'threads']);
+  assert.equal(
+    Object.keys(checkOptions(loadRules, { model: new URL('file:///a'), onProgress: () => {}, threads: 2 }, 'x')),
+    ['model', 'onProgress', 'threads'],
+  );
 });
 
 errors.run();

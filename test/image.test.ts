@@ -1,4 +1,5 @@
 // Every form and kind of picture becomes the same upright RGB bytes; everything else becomes an error with a code and a reason.
+import { createHash } from 'node:crypto';
 import { mkdtempSync, rmSync, writeFileSync, mkdirSync, createReadStream } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -15,7 +16,8 @@ const folder = mkdtempSync(join(tmpdir(), 'minigpt4-image-'));
 image.after(() => rmSync(folder, { recursive: true, force: true }));
 
 // 7 x 5 pixels, all different, no symmetry
-const width = 7, height = 5;
+const width = 7,
+  height = 5;
 const rgb = Uint8Array.from({ length: width * height * 3 }, (_, i) => (i * 37 + (i % 3) * 11) & 255);
 const raw = { raw: { width, height, channels: 3 as const } };
 const png = await sharp(rgb, raw).png().toBuffer();
@@ -43,7 +45,8 @@ const forms: Record<string, () => Picture> = {
   'a file: URL': () => pathToFileURL(file),
   'a file: URL as text': () => pathToFileURL(file).href,
   'a base64 data: URI': () => `data:image/png;base64,${png.toString('base64')}`,
-  'a percent-encoded data: URI': () => `data:image/png,${[...png].map((byte) => `%${byte.toString(16).padStart(2, '0')}`).join('')}`,
+  'a percent-encoded data: URI': () =>
+    `data:image/png,${[...png].map((byte) => `%${byte.toString(16).padStart(2, '0')}`).join('')}`,
   'a Buffer': () => png,
   'a Uint8Array inside a larger buffer': () => new Uint8Array([1, 2, ...png, 3]).subarray(2, 2 + png.length),
   'an ArrayBuffer': () => new Uint8Array(png).buffer,
@@ -67,7 +70,26 @@ image('reads formats that lose nothing byte for byte', async () => {
     await sharp(rgb, raw).webp({ lossless: true }).toBuffer(),
     await sharp(rgb, raw).tiff({ compression: 'lzw' }).toBuffer(),
     await sharp(rgb, raw).png({ progressive: true, compressionLevel: 0 }).toBuffer(),
-  ]) assert.equal([...(await readPicture(bytes)).data], [...rgb]);
+  ])
+    assert.equal([...(await readPicture(bytes)).data], [...rgb]);
+});
+
+// 19 x 13 pixels with halved colour (4:2:0), written by Pillow
+const jpeg420 =
+  '/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAA0JCgsKCA0LCgsODg0PEyAVExISEyccHhcgLikxMC4pLSwzOko+MzZGNywtQFdBRkxOUlNSMj5aYV' +
+  'pQYEpRUk//2wBDAQ4ODhMREyYVFSZPNS01T09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT0//wAARCAAN' +
+  'ABMDASIAAhEBAxEB/8QAFgABAQEAAAAAAAAAAAAAAAAABAUA/8QAIBAAAQQCAgMBAAAAAAAAAAAAAQACAwQFEQYhEhUiQf/EABYBAQEBAAAAAA' +
+  'AAAAAAAAAAAAQCBf/EACERAAIBAwMFAAAAAAAAAAAAAAECAAMEERMhUxQiUZGh/9oADAMBAAIRAxEAPwAPIrUWYmjBdoAqxx+vUxkBLZdg9lBr' +
+  '0K52SztV61SF1Z4LUZlS5XtJCp73l1r2iQ5p5ATYjzmO9zj/ANmCyhOx1byPwsk9IOd/kxNa24xP/9k=';
+
+image('decodes a JPEG to the very bytes that Pillow gives', async () => {
+  const { data, width: w, height: h } = await readPicture(Buffer.from(jpeg420, 'base64'));
+  assert.equal([w, h], [19, 13]);
+  // sha256 of Image.open(...).convert('RGB').tobytes()
+  assert.is(
+    createHash('sha256').update(data).digest('hex'),
+    '96f988077b7709bc1aa00b88f2278c1d6ab276586660046fb18dd369bc5be3d6',
+  );
 });
 
 image('takes RGB as stored: a colour profile changes nothing', async () => {
@@ -81,6 +103,8 @@ image('turns a picture upright as its EXIF data says', async () => {
   // orientation 6: the first row is the right side
   const turned = await sharp(rgb, raw).withMetadata({ orientation: 6 }).png().toBuffer();
   const picture = await readPicture(turned);
+  assert.equal(await readPicture(sharp(turned)), picture, 'a pipeline that has not turned it');
+  assert.equal(await readPicture(sharp(turned).autoOrient()), picture, 'a pipeline that has turned it');
   assert.is(picture.width, height);
   assert.is(picture.height, width);
   const expected: number[] = [];
@@ -95,13 +119,17 @@ image('turns a picture upright as its EXIF data says', async () => {
 
 image('lays transparency over white', async () => {
   const pixels = Uint8Array.from([10, 20, 30, 255, 10, 20, 30, 0, 100, 0, 200, 128]);
-  const bytes = await sharp(pixels, { raw: { width: 3, height: 1, channels: 4 } }).png().toBuffer();
+  const bytes = await sharp(pixels, { raw: { width: 3, height: 1, channels: 4 } })
+    .png()
+    .toBuffer();
   for (const picture of [bytes, { data: pixels, width: 3, height: 1, channels: 4 } as const]) {
     const { data } = await readPicture(picture);
     assert.equal([...data.subarray(0, 6)], [10, 20, 30, 255, 255, 255]);
     // 128 / 255 of the colour and the rest white, give or take the rounding
     const mixed = [100, 0, 200].map((value) => value * (128 / 255) + 255 * (127 / 255));
-    mixed.forEach((value, c) => assert.ok(Math.abs(data[6 + c]! - value) <= 1, `channel ${c}: ${data[6 + c]} for ${value}`));
+    mixed.forEach((value, c) =>
+      assert.ok(Math.abs(data[6 + c]! - value) <= 1, `channel ${c}: ${data[6 + c]} for ${value}`),
+    );
   }
 });
 
@@ -109,27 +137,41 @@ image('makes three channels of gray, gray with alpha, 16 bits and CMYK', async (
   const gray = Uint8Array.from([0, 77, 255]);
   const size = { width: 3, height: 1 };
   const spread = [0, 0, 0, 77, 77, 77, 255, 255, 255];
-  const grayPng = await sharp(gray, { raw: { ...size, channels: 1 } }).toColourspace('b-w').png().toBuffer();
+  const grayPng = await sharp(gray, { raw: { ...size, channels: 1 } })
+    .toColourspace('b-w')
+    .png()
+    .toBuffer();
   assert.is((await sharp(grayPng).metadata()).channels, 1, 'the test picture is gray');
   assert.equal([...(await readPicture(grayPng)).data], spread);
   assert.equal([...(await readPicture({ data: gray, ...size, channels: 1 })).data], spread);
-  assert.equal([...(await readPicture({ data: Uint8Array.from([0, 255, 77, 255, 255, 0]), ...size, channels: 2 })).data], spread);
+  assert.equal(
+    [...(await readPicture({ data: Uint8Array.from([0, 255, 77, 255, 255, 0]), ...size, channels: 2 })).data],
+    spread,
+  );
 
   const wide = Uint16Array.from([0, 77 * 257, 65535, 257, 2 * 257, 3 * 257]);
-  const widePng = await sharp(wide, { raw: { width: 2, height: 1, channels: 3 } }).toColourspace('rgb16').png().toBuffer();
+  const widePng = await sharp(wide, { raw: { width: 2, height: 1, channels: 3 } })
+    .toColourspace('rgb16')
+    .png()
+    .toBuffer();
   assert.is((await sharp(widePng).metadata()).depth, 'ushort', 'the test picture has 16 bits');
   assert.equal([...(await readPicture(widePng)).data], [0, 77, 255, 1, 2, 3]);
 
-  const cmyk = await sharp({ create: { width: 8, height: 8, channels: 3, background: '#ff0000' } }).toColourspace('cmyk').jpeg().toBuffer();
+  const cmyk = await sharp({ create: { width: 8, height: 8, channels: 3, background: '#ff0000' } })
+    .toColourspace('cmyk')
+    .jpeg()
+    .toBuffer();
   assert.is((await sharp(cmyk).metadata()).space, 'cmyk', 'the test picture is CMYK');
   const { data } = await readPicture(cmyk);
   assert.is(data.length, 8 * 8 * 3);
-  assert.ok(data[0]! > 180 && data[1]! < 90 && data[2]! < 90, `red stays red: ${[...data.subarray(0, 3)]}`);
+  assert.ok(data[0]! > 180 && data[1]! < 90 && data[2]! < 90, `red stays red: ${data.subarray(0, 3).join()}`);
 });
 
 image('takes the first frame of an animation', async () => {
-  const frames = Uint8Array.from([...Array(16).fill([255, 0, 0]), ...Array(16).fill([0, 0, 255])].flat());
-  const gif = await sharp(frames, { raw: { width: 4, height: 8, channels: 3, pageHeight: 4 } }).gif().toBuffer();
+  const frames = Uint8Array.from({ length: 2 * 16 * 3 }, (_, i) => (i % 3 === (i < 16 * 3 ? 0 : 2) ? 255 : 0)); // red, then blue
+  const gif = await sharp(frames, { raw: { width: 4, height: 8, channels: 3, pageHeight: 4 } })
+    .gif()
+    .toBuffer();
   assert.is((await sharp(gif).metadata()).pages, 2, 'the test picture has two frames');
   const picture = await readPicture(gif);
   assert.equal([picture.width, picture.height], [4, 4]);
@@ -137,7 +179,9 @@ image('takes the first frame of an animation', async () => {
 });
 
 image('reads a picture of one pixel', async () => {
-  const bytes = await sharp(Uint8Array.from([1, 2, 3]), { raw: { width: 1, height: 1, channels: 3 } }).png().toBuffer();
+  const bytes = await sharp(Uint8Array.from([1, 2, 3]), { raw: { width: 1, height: 1, channels: 3 } })
+    .png()
+    .toBuffer();
   assert.equal(await readPicture(bytes).then(({ data, width: w, height: h }) => [...data, w, h]), [1, 2, 3, 1, 1]);
 });
 
@@ -148,7 +192,12 @@ image('refuses what is too large before decoding it, and says the size', async (
   await fails('ERR_IMAGE', /expected at most 34 pixels, found 7 x 5 \(35\)/, png, { maxPixels: 34 });
   await fails('ERR_IMAGE', /found 7 x 5/, { data: rgb, width, height, channels: 3 }, { maxPixels: 34 });
   assert.is((await readPicture(png, { maxPixels: 35 })).width, 7);
-  const endless = Readable.from((function* () { for (;;) yield Buffer.alloc(1000); })(), { objectMode: false });
+  const endless = Readable.from(
+    (function* () {
+      for (;;) yield Buffer.alloc(1000);
+    })(),
+    { objectMode: false },
+  );
   await fails('ERR_IMAGE', /at most 5000 bytes/, endless, { maxBytes: 5000 });
 });
 
@@ -164,9 +213,13 @@ image('says what is wrong with a file', async () => {
   await fails('ERR_IMAGE', /expected a picture, found a directory/, join(folder, 'folder.jpg'));
   await fails('ERR_FILE_NOT_FOUND', /there is no picture at .*missing\.jpg/, join(folder, 'missing.jpg'));
   await fails('ERR_FILE_NOT_FOUND', /there is no picture at/, join(file, 'below-a-file.jpg'));
-  const jpeg = await sharp({ create: { width: 300, height: 300, channels: 3, background: '#0a0' } }).jpeg().toBuffer();
+  const jpeg = await sharp({ create: { width: 300, height: 300, channels: 3, background: '#0a0' } })
+    .jpeg()
+    .toBuffer();
   const noise = Uint8Array.from({ length: 300 * 300 * 3 }, (_, i) => (Math.imul(i, 2654435761) >>> 13) & 255);
-  const full = await sharp(noise, { raw: { width: 300, height: 300, channels: 3 } }).jpeg().toBuffer();
+  const full = await sharp(noise, { raw: { width: 300, height: 300, channels: 3 } })
+    .jpeg()
+    .toBuffer();
   assert.is((await readPicture(jpeg)).width, 300);
   await fails('ERR_IMAGE', /damaged or cut off/, full.subarray(0, full.length / 2));
   await fails('ERR_IMAGE', /damaged or cut off|no picture/, png.subarray(0, png.length - 30));
@@ -185,12 +238,26 @@ image('says what is wrong with what was given', async () => {
   await fails('ERR_IMAGE', /no comma/, 'data:image/png;base64');
   await fails('ERR_IMAGE', /not base64/, 'data:image/png;base64,!!!!');
   await fails('ERR_IMAGE', /empty/, 'data:image/png;base64,');
-  await fails('ERR_ARGUMENT', /expected 105 bytes for 7 x 5 with 3 channels, found 104 bytes/, { data: rgb.subarray(1), width, height, channels: 3 });
+  await fails('ERR_ARGUMENT', /expected 105 bytes for 7 x 5 with 3 channels, found 104 bytes/, {
+    data: rgb.subarray(1),
+    width,
+    height,
+    channels: 3,
+  });
   await fails('ERR_ARGUMENT', /channels, found 5/, { data: rgb, width, height, channels: 5 });
   await fails('ERR_ARGUMENT', /whole width of 1 or more, found 0/, { data: rgb, width: 0, height, channels: 3 });
   await fails('ERR_ARGUMENT', /found NaN/, { data: rgb, width, height: NaN, channels: 3 });
   await fails('ERR_ARGUMENT', /data of type Uint8Array/, { data: [1, 2, 3], width: 1, height: 1, channels: 3 });
-  await fails('ERR_FILE_READ', /stream failed: the line is cut/, Readable.from((async function* () { yield png.subarray(0, 9); throw new Error('the line is cut'); })()));
+  await fails(
+    'ERR_FILE_READ',
+    /stream failed: the line is cut/,
+    Readable.from(
+      (async function* () {
+        yield png.subarray(0, 9);
+        throw new Error('the line is cut');
+      })(),
+    ),
+  );
   await fails('ERR_ARGUMENT', /chunks of bytes/, Readable.from(['text']));
 });
 

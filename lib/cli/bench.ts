@@ -1,7 +1,7 @@
 // `minigpt4 bench`: how fast a model encodes pictures (enc), reads prompts (pp) and writes answers (tg) on this machine.
 import { cpus } from 'node:os';
 import type { Command } from 'commander';
-import type { GgufTensorInfo, NativeModel } from '../addon.js';
+import type { GgufTensorInfo, NativeLoadOptions, NativeModel } from '../addon.js';
 import { MiniGptError } from '../errors.js';
 import { checkOptions, loadRules } from '../options.js';
 import { addModelFlags, flagOf, jsonLine, modelFlags, parseNumber, type ModelFlags } from './program.js';
@@ -21,52 +21,78 @@ interface Measurement {
 }
 
 export function register(program: Command): void {
-  const command = program.command('bench')
+  const command = program
+    .command('bench')
     .summary('measure a model on this machine')
-    .description('Measures encoding a picture (enc), reading a prompt of N tokens (ppN) and writing N tokens (tgN), and gives medians.');
+    .description(
+      'Measures encoding a picture (enc), reading a prompt of N tokens (ppN) and writing N tokens (tgN), and gives medians.',
+    );
   addModelFlags(command)
     .option('--prompt <n>', 'tokens of the prompt', parseNumber, 512)
     .option('--generate <n>', 'tokens to write', parseNumber, 128)
     .option('--repeat <n>', 'times that each is measured', parseNumber, 5)
     .option('--json', 'one JSON object')
-    .addHelpText('after', `
+    .addHelpText(
+      'after',
+      `
 Examples:
   $ minigpt4 bench
-  $ minigpt4 bench --model vicuna-7b-q4_k.gguf --threads 4 --prompt 128 --generate 32 --repeat 3 --json`)
+  $ minigpt4 bench --model vicuna-7b-q4_k.gguf --threads 4 --prompt 128 --generate 32 --repeat 3 --json`,
+    )
     .action(bench);
 }
 
 async function bench(flags: Flags): Promise<void> {
-  const load = checkOptions(loadRules, modelFlags(flags), 'bench', flagOf);
+  checkOptions(loadRules, modelFlags(flags), 'bench', flagOf);
   for (const name of ['prompt', 'generate', 'repeat'] as const) {
     const least = name === 'generate' ? 2 : 1; // decoding is timed between tokens
     if (!Number.isInteger(flags[name]) || flags[name] < least) {
-      throw new MiniGptError('ERR_ARGUMENT', `bench: option --${name}: expected a whole number from ${least}, found ${flags[name]}`);
+      throw new MiniGptError(
+        'ERR_ARGUMENT',
+        `bench: option --${name}: expected a whole number from ${least}, found ${flags[name]}`,
+      );
     }
   }
   const [{ addon }, { embeddedModelPath }] = await Promise.all([import('../addon.js'), import('../model.js')]);
-  const { template: _, maxPixels: __, ...native } = load;
-  const path = String(load.model ?? (process.env['MINIGPT4_MODEL'] || embeddedModelPath));
-  const { done, onProgress } = loadingProgress(path);
+  // a language model alone can be measured too
+  const files =
+    flags.model === undefined && flags.llm !== undefined
+      ? []
+      : [flags.model ?? (process.env['MINIGPT4_MODEL'] || embeddedModelPath)];
+  const path = flags.llm ?? files[0]!;
+  const { done, ...progress } = loadingProgress(path);
   const loadAt = performance.now();
-  const model = await addon.loadModel({ ...native, model: path, ...(onProgress ? { onProgress } : {}) } as Parameters<typeof addon.loadModel>[0])
+  const model = await addon
+    .loadModel({
+      ...modelFlags(flags),
+      ...(files[0] === undefined ? {} : { model: files[0] }),
+      ...progress,
+    } as NativeLoadOptions)
     .finally(done);
   const loadMs = performance.now() - loadAt;
   try {
     const info = model.info();
-    const llmFile = load.llm === undefined ? path : String(load.llm);
-    const tokenBytes = bytesPerToken((await addon.readGguf(llmFile)).tensors);
+    const tokenBytes = bytesPerToken((await addon.readGguf(path)).tensors);
     // what does not fit the context is measured smaller, and named so
     const generate = Math.min(flags.generate, Math.max(2, Math.floor(info.contextLength / 2)));
     const prompt = Math.min(flags.prompt, info.contextLength - generate);
     const results = [
-      await measureImage(model, info.imageSize, flags.repeat),
+      ...(files.length > 0 ? [await measureImage(model, info.imageSize, flags.repeat)] : []),
       await measurePrompt(model, info.vocabulary, prompt, flags.repeat),
       await measureTokens(model, info.vocabulary, generate, flags.repeat, tokenBytes),
     ];
-    const machine = { cpu: cpus()[0]?.model ?? 'unknown', cores: cpus().length, platform: process.platform, arch: process.arch, cpuLevels: addon.cpuLevels() };
+    const machine = {
+      cpu: cpus()[0]?.model ?? 'unknown',
+      cores: cpus().length,
+      platform: process.platform,
+      arch: process.arch,
+      cpuLevels: addon.cpuLevels(),
+    };
     const memoryBytes = model.info().memory.reduce((sum, { bytes }) => sum + bytes, 0);
-    if (flags.json) process.stdout.write(jsonLine({ model: info.name, path, device: info.device, machine, loadMs, memoryBytes, results }));
+    if (flags.json)
+      process.stdout.write(
+        jsonLine({ model: info.name, path, device: info.device, machine, loadMs, memoryBytes, results }),
+      );
     else print(info.name, machine.cpu, loadMs, memoryBytes, results);
   } finally {
     await model.close();
@@ -76,7 +102,8 @@ async function bench(flags: Flags): Promise<void> {
 /** Weights that one decoded token reads: everything of the language model but the embedding table, of which it reads one row. */
 function bytesPerToken(tensors: GgufTensorInfo[]): number {
   const tied = !tensors.some(({ name }) => name === 'output.weight');
-  const isRead = (name: string) => name.startsWith('blk.') || name.startsWith('output') || (tied && name === 'token_embd.weight');
+  const isRead = (name: string) =>
+    name.startsWith('blk.') || name.startsWith('output') || (tied && name === 'token_embd.weight');
   return tensors.filter(({ name }) => isRead(name)).reduce((sum, { bytes }) => sum + bytes, 0);
 }
 
@@ -97,7 +124,12 @@ async function repeated(times: number, once: (turn: number) => Promise<number>):
 
 async function measureImage(model: NativeModel, size: number, times: number): Promise<Measurement> {
   const rgb = new Uint8Array(size * size * 3).map((_, i) => (i * 31 + (i >> 7) * 17) & 255);
-  return summary('enc', await repeated(times, async () => (await model.encodeImage(rgb, size, size)).encodeMs), 1, 'images/s');
+  return summary(
+    'enc',
+    await repeated(times, async () => (await model.encodeImage(rgb, size, size)).encodeMs),
+    1,
+    'images/s',
+  );
 }
 
 /** Ids that differ from turn to turn from the first one on, so that no cached beginning helps. */
@@ -108,32 +140,67 @@ function someIds(count: number, vocabulary: number, turn: number): Int32Array {
 async function generateOnce(model: NativeModel, ids: Int32Array, maxTokens: number) {
   const sequence = model.openSequence();
   try {
-    return await sequence.generate({
-      prompt: [{ ids }], maxTokens, temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 1, stop: [], stopIds: [],
-    }, () => {});
+    return await sequence.generate(
+      {
+        prompt: [{ ids }],
+        maxTokens,
+        temperature: 0,
+        topK: 0,
+        topP: 1,
+        minP: 0,
+        repetitionPenalty: 1,
+        seed: 1,
+        stop: [],
+        stopIds: [],
+      },
+      () => {},
+    );
   } finally {
     sequence.close();
   }
 }
 
-async function measurePrompt(model: NativeModel, vocabulary: number, count: number, times: number): Promise<Measurement> {
-  const runs = await repeated(times, async (turn) => (await generateOnce(model, someIds(count, vocabulary, turn), 1)).prefillMs);
+async function measurePrompt(
+  model: NativeModel,
+  vocabulary: number,
+  count: number,
+  times: number,
+): Promise<Measurement> {
+  const runs = await repeated(
+    times,
+    async (turn) => (await generateOnce(model, someIds(count, vocabulary, turn), 1)).prefillMs,
+  );
   return summary(`pp${count}`, runs, count, 'tokens/s');
 }
 
-async function measureTokens(model: NativeModel, vocabulary: number, count: number, times: number, tokenBytes: number): Promise<Measurement> {
+async function measureTokens(
+  model: NativeModel,
+  vocabulary: number,
+  count: number,
+  times: number,
+  tokenBytes: number,
+): Promise<Measurement> {
   // the first token comes from the prompt's own pass
-  const runs = await repeated(times, async (turn) => (await generateOnce(model, someIds(1, vocabulary, turn), count)).decodeMs);
+  const runs = await repeated(
+    times,
+    async (turn) => (await generateOnce(model, someIds(1, vocabulary, turn), count)).decodeMs,
+  );
   const result = summary(`tg${count}`, runs, count - 1, 'tokens/s');
   return { ...result, gigabytesPerSecond: (result.perSecond * tokenBytes) / 1e9 };
 }
 
 function print(name: string, cpu: string, loadMs: number, memoryBytes: number, results: Measurement[]): void {
-  const lines = [`${name} on ${cpu}: loaded in ${(loadMs / 1000).toFixed(2)} s, holds ${(memoryBytes / 2 ** 20).toFixed(0)} MiB`,
-    `${'test'.padEnd(8)}${'median'.padStart(12)}${'rate'.padStart(22)}${'weights read'.padStart(16)}`];
+  const lines = [
+    `${name} on ${cpu}: loaded in ${(loadMs / 1000).toFixed(2)} s, holds ${(memoryBytes / 2 ** 20).toFixed(0)} MiB`,
+    `${'test'.padEnd(8)}${'median'.padStart(12)}${'rate'.padStart(22)}${'weights read'.padStart(16)}`,
+  ];
   for (const { test, medianMs, perSecond, unit, gigabytesPerSecond } of results) {
-    lines.push(test.padEnd(8) + `${medianMs.toFixed(1)} ms`.padStart(12) + `${perSecond.toFixed(1)} ${unit}`.padStart(22)
-      + (gigabytesPerSecond === undefined ? '' : `${gigabytesPerSecond.toFixed(2)} GB/s`).padStart(16));
+    lines.push(
+      test.padEnd(8) +
+        `${medianMs.toFixed(1)} ms`.padStart(12) +
+        `${perSecond.toFixed(1)} ${unit}`.padStart(22) +
+        (gigabytesPerSecond === undefined ? '' : `${gigabytesPerSecond.toFixed(2)} GB/s`).padStart(16),
+    );
   }
   process.stdout.write(`${lines.join('\n')}\n`);
 }

@@ -7,7 +7,16 @@ import { nearest } from '../nearest.js';
 import { chatRules, checkOptions, loadRules } from '../options.js';
 import type { Run } from '../run.js';
 import {
-  addGenerateFlags, addModelFlags, errorObject, exitCodes, flagOf, generateFlags, jsonLine, modelFlags, type GenerateFlags, type ModelFlags,
+  addGenerateFlags,
+  addModelFlags,
+  errorObject,
+  exitCodes,
+  flagOf,
+  generateFlags,
+  jsonLine,
+  modelFlags,
+  type GenerateFlags,
+  type ModelFlags,
 } from './program.js';
 import { interruptSignal, loadingProgress, say, tellMiniature, writeText } from './terminal.js';
 
@@ -20,17 +29,26 @@ const help = `/image FILE  show a picture; the next question is about it
 Everything else is a question.`;
 
 export function register(program: Command): void {
-  const command = program.command('chat')
+  const command = program
+    .command('chat')
     .summary('a conversation about pictures')
-    .description(`A conversation of several turns about pictures. From a pipe, every line is a question or one of these:\n\n${help}`);
-  addModelFlags(command)
-    .option('--image <picture>', 'a picture to begin with (may be given several times)', (picture: string, all: string[] = []) => [...all, picture]);
+    .description(
+      `A conversation of several turns about pictures. From a pipe, every line is a question or one of these:\n\n${help}`,
+    );
+  addModelFlags(command).option(
+    '--image <picture>',
+    'a picture to begin with (may be given several times)',
+    (picture: string, all: string[] = []) => [...all, picture],
+  );
   addGenerateFlags(command)
     .option('--json', 'one JSON object an answer')
-    .addHelpText('after', `
+    .addHelpText(
+      'after',
+      `
 Examples:
   $ minigpt4 chat --image photo.jpg
-  $ printf '/image photo.jpg\\nWhat is this?\\nWhat colour is it?\\n' | minigpt4 chat --temperature 0`)
+  $ printf '/image photo.jpg\\nWhat is this?\\nWhat colour is it?\\n' | minigpt4 chat --temperature 0`,
+    )
     .action(chat);
 }
 
@@ -62,7 +80,8 @@ async function converse(conversation: Conversation): Promise<void> {
     conversation.abort();
     lines.close();
   });
-  lines.on('SIGINT', () => { // a terminal in raw mode gives Ctrl-C to readline, not to the process
+  lines.on('SIGINT', () => {
+    // a terminal in raw mode gives Ctrl-C to readline, not to the process
     if (!conversation.abort()) lines.close();
   });
   if (typed) {
@@ -122,12 +141,16 @@ class Conversation {
       case '/help':
         say(help);
         return true;
-      case '/exit': case '/quit':
+      case '/exit':
+      case '/quit':
         return false;
       default: {
         const known = ['/image', '/restart', '/help', '/exit'];
         const meant = nearest(name, known);
-        throw new MiniGptError('ERR_ARGUMENT', `unknown command ${name}; ${meant ? `did you mean ${meant}?` : `expected one of ${known.join(', ')}`}`);
+        throw new MiniGptError(
+          'ERR_ARGUMENT',
+          `unknown command ${name}; ${meant ? `did you mean ${meant}?` : `expected one of ${known.join(', ')}`}`,
+        );
       }
     }
   }

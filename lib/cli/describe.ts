@@ -2,32 +2,52 @@
 import type { Command } from 'commander';
 import { checkOptions, describeRules, loadRules } from '../options.js';
 import {
-  addGenerateFlags, addModelFlags, errorObject, exitCodes, flagOf, generateFlags, jsonLine, modelFlags, type GenerateFlags, type ModelFlags,
+  addGenerateFlags,
+  addModelFlags,
+  errorObject,
+  exitCodes,
+  flagOf,
+  generateFlags,
+  jsonLine,
+  modelFlags,
+  type GenerateFlags,
+  type ModelFlags,
 } from './program.js';
 import { interruptSignal, loadingProgress, say, tellMiniature, writeText } from './terminal.js';
 
 type Flags = ModelFlags & GenerateFlags & { prompt?: string; json?: boolean };
 
 export function register(program: Command): void {
-  const command = program.command('describe')
+  const command = program
+    .command('describe')
     .summary('describe pictures, or answer a question about each')
-    .description('Describes each picture, or answers a question about it. A picture is a file in any common format, a file: URL, a data: URI, '
-      + 'or - for standard input.')
+    .description(
+      'Describes each picture, or answers a question about it. A picture is a file in any common format, a file: URL, a data: URI, ' +
+        'or - for standard input.',
+    )
     .argument('<picture...>', 'pictures');
   addModelFlags(command).option('--prompt <text>', 'the question (default: "Describe this image in detail.")');
   addGenerateFlags(command)
     .option('--json', 'one JSON object a picture: image, text, ids, finishReason, usage, timings')
-    .addHelpText('after', `
+    .addHelpText(
+      'after',
+      `
 Examples:
   $ minigpt4 describe photo.jpg
   $ minigpt4 describe photo.jpg --prompt "What is in the corner?" --temperature 0
   $ minigpt4 describe --json --seed 7 *.jpg > answers.jsonl
-  $ curl -s https://example.org/photo.jpg | minigpt4 describe -`)
+  $ curl -s https://example.org/photo.jpg | minigpt4 describe -`,
+    )
     .action(describe);
 }
 
 async function describe(pictures: string[], flags: Flags): Promise<void> {
-  const options = checkOptions(describeRules, { ...generateFlags(flags), ...(flags.prompt === undefined ? {} : { prompt: flags.prompt }) }, 'describe', flagOf);
+  const options = checkOptions(
+    describeRules,
+    { ...generateFlags(flags), ...(flags.prompt === undefined ? {} : { prompt: flags.prompt }) },
+    'describe',
+    flagOf,
+  );
   const load = checkOptions(loadRules, modelFlags(flags), 'describe', flagOf);
   const signal = interruptSignal();
   const { MiniGPT4 } = await import('../model.js');
@@ -40,7 +60,9 @@ async function describe(pictures: string[], flags: Flags): Promise<void> {
         const run = model.describe(picture === '-' ? process.stdin : picture, { ...options, signal });
         if (flags.json) {
           const { text, ids, finishReason, usage, timings, seed } = await run;
-          process.stdout.write(jsonLine({ image: picture, text, ids, finishReason, usage, timings, seed, model: model.info.name }));
+          process.stdout.write(
+            jsonLine({ image: picture, text, ids, finishReason, usage, timings, seed, model: model.info.name }),
+          );
         } else {
           let first = true;
           for await (const piece of run) {

@@ -25,17 +25,20 @@ async function main(words: string[]): Promise<void> {
     .description('Chat about images with MiniGPT-4.')
     .version(version)
     .showHelpAfterError('(--help tells more)')
-    .exitOverride() as Program;
+    .exitOverride();
   const named = words[0] !== undefined && Object.hasOwn(commands, words[0]) ? [words[0]] : Object.keys(commands);
   for (const name of named) (await commands[name]!()).register(program);
-  program.addHelpText('after', `
+  program.addHelpText(
+    'after',
+    `
 Examples:
   $ minigpt4 describe photo.jpg
   $ minigpt4 describe --json --temperature 0 *.png
   $ minigpt4 chat --image photo.jpg
   $ minigpt4 COMMAND --help
 
-Exit codes: 0 done, 1 failed, 2 wrong use.`);
+Exit codes: 0 done, 1 failed, 2 wrong use.`,
+  );
   try {
     if (words.length === 0) program.error('error: expected a command', { code: 'commander.missing' });
     await program.parseAsync(words, { from: 'user' });

@@ -3,6 +3,7 @@ import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { MiniGptError, toMiniGptError } from '../errors.js';
 import { nearest } from '../nearest.js';
 import type { GenerateOptions, LoadOptions } from '../options.js';
+import { templateOf } from '../prompt.js';
 
 /** 0: done; failed: something went wrong; wrongUse: the command line itself was wrong; interrupted: Ctrl-C. */
 export const exitCodes = { failed: 1, wrongUse: 2, interrupted: 130 } as const;
@@ -15,17 +16,28 @@ export class Program extends Command {
 
   // commander calls these two when it meets an unknown word
   unknownOption(flag: string): void {
-    const known = this.createHelp().visibleOptions(this).flatMap((option) => (option.long ? [option.long] : []));
+    const known = this.createHelp()
+      .visibleOptions(this)
+      .flatMap((option) => (option.long ? [option.long] : []));
     this.#unknown('option', flag, nearest(flag.split('=')[0]!, known));
   }
 
   unknownCommand(): void {
     const name = this.args[0] ?? '';
-    this.#unknown('command', name, nearest(name, this.commands.map((command) => command.name())));
+    this.#unknown(
+      'command',
+      name,
+      nearest(
+        name,
+        this.commands.map((command) => command.name()),
+      ),
+    );
   }
 
   #unknown(kind: string, word: string, meant: string | undefined): void {
-    this.error(`error: unknown ${kind} '${word}'${meant ? `\n(Did you mean ${meant}?)` : ''}`, { code: 'commander.unknown' });
+    this.error(`error: unknown ${kind} '${word}'${meant ? `\n(Did you mean ${meant}?)` : ''}`, {
+      code: 'commander.unknown',
+    });
   }
 }
 
@@ -45,7 +57,11 @@ export function parseSeed(text: string): number | bigint {
 /** `topP` as the user writes it: `--top-p`. */
 export const flagOf = (key: string): string => `--${key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
 
-export type ModelFlags = Pick<LoadOptions, 'device' | 'threads' | 'contextLength'> & { model?: string; llm?: string; projection?: string };
+export type ModelFlags = Pick<LoadOptions, 'device' | 'threads' | 'contextLength'> & {
+  model?: string;
+  llm?: string;
+  projection?: string;
+};
 
 export function addModelFlags(command: Command): Command {
   return command
@@ -61,8 +77,10 @@ export function modelFlags(flags: ModelFlags): LoadOptions {
   return picked(flags, ['model', 'llm', 'projection', 'device', 'threads', 'contextLength']);
 }
 
-export type GenerateFlags = Pick<GenerateOptions, 'temperature' | 'topP' | 'topK' | 'minP' | 'repetitionPenalty' | 'seed' | 'maxTokens'>
-  & { stop?: string[]; template?: string };
+export type GenerateFlags = Pick<
+  GenerateOptions,
+  'temperature' | 'topP' | 'topK' | 'minP' | 'repetitionPenalty' | 'seed' | 'maxTokens'
+> & { stop?: string[]; template?: string };
 
 export function addGenerateFlags(command: Command): Command {
   return command
@@ -74,15 +92,33 @@ export function addGenerateFlags(command: Command): Command {
     .option('--repetition-penalty <n>', 'above 1: repeat less (default: 1.05; greedy: 1)', parseNumber)
     .option('--seed <n>', 'the same seed gives the same answer (default: random)', parseSeed)
     .option('--max-tokens <n>', 'tokens of an answer at most (default: 300)', parseNumber)
-    .option('--stop <text>', 'end the answer before this text (may be given several times)', (text: string, all: string[] = []) => [...all, text]);
+    .option(
+      '--stop <text>',
+      'end the answer before this text (may be given several times)',
+      (text: string, all: string[] = []) => [...all, text],
+    );
 }
 
 export function generateFlags(flags: GenerateFlags): GenerateOptions & { template?: string } {
-  return picked(flags, ['template', 'temperature', 'topP', 'topK', 'minP', 'repetitionPenalty', 'seed', 'maxTokens', 'stop']);
+  if (flags.template !== undefined) templateOf(flags.template); // before a model is loaded for nothing
+  return picked(flags, [
+    'template',
+    'temperature',
+    'topP',
+    'topK',
+    'minP',
+    'repetitionPenalty',
+    'seed',
+    'maxTokens',
+    'stop',
+  ]);
 }
 
 function picked<Flags extends object, Key extends keyof Flags>(flags: Flags, keys: readonly Key[]): Pick<Flags, Key> {
-  return Object.fromEntries(keys.filter((key) => flags[key] !== undefined).map((key) => [key, flags[key]])) as Pick<Flags, Key>;
+  return Object.fromEntries(keys.filter((key) => flags[key] !== undefined).map((key) => [key, flags[key]])) as Pick<
+    Flags,
+    Key
+  >;
 }
 
 /** What a failure means to the shell. */
@@ -97,7 +133,8 @@ export function jsonLine(value: unknown): string {
 }
 
 export function errorObject(error: unknown): { error: { code: string; message: string } } {
-  if (error instanceof CommanderError) return { error: { code: 'ERR_ARGUMENT', message: error.message.replace(/^error: /, '') } };
+  if (error instanceof CommanderError)
+    return { error: { code: 'ERR_ARGUMENT', message: error.message.replace(/^error: /, '') } };
   const { code, message } = toMiniGptError(error);
   return { error: { code, message } };
 }

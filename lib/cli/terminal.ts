@@ -25,15 +25,16 @@ export function say(line: string): void {
 
 /** Text of a model for stdout; on a terminal without control characters, which could move the cursor or worse. */
 export function writeText(text: string): void {
-  // eslint-disable-next-line no-control-regex
   process.stdout.write(process.stdout.isTTY ? text.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, '\ufffd') : text);
 }
 
 /** Tells what the embedded model is, so that nobody takes it for the real one. */
 export function tellMiniature(model: MiniGPT4): void {
   if (!model.info.embedded) return;
-  say('This is the embedded miniature: it knows only simple scenes of pictograms. '
-    + 'For photographs convert the full MiniGPT-4 and give it with --model (see README.md).');
+  say(
+    'This is the embedded miniature: it knows only simple scenes of pictograms. ' +
+      'For photographs convert the full MiniGPT-4 and give it with --model (see README.md).',
+  );
 }
 
 /** Shows on a terminal how far loading is, once it takes longer than a moment. */
@@ -45,7 +46,9 @@ export function loadingProgress(file: string | undefined): { onProgress?: (fract
     onProgress(fraction) {
       if (Date.now() - start < 500) return;
       shown = true;
-      process.stderr.write(`\r\x1b[Kloading ${file === undefined ? 'the model' : basename(file)} ${Math.floor(fraction * 100)} %`);
+      process.stderr.write(
+        `\r\x1b[Kloading ${file === undefined ? 'the model' : basename(file)} ${Math.floor(fraction * 100)} %`,
+      );
     },
     done() {
       if (shown) process.stderr.write('\r\x1b[K');

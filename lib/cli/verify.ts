@@ -1,37 +1,48 @@
 // `minigpt4 verify DIR`: a table of every stage's largest error, the allowed one, and whether it passes.
 import { InvalidArgumentError, type Command } from 'commander';
-import type { TypeName } from '../addon.js';
+import { WRITABLE_TYPES, type WritableType } from '../convert/options.js';
 import { checkOptions, loadRules } from '../options.js';
 import type { StageResult } from '../verify/measure.js';
 import { nearest } from '../nearest.js';
 import { exitCodes, flagOf, jsonLine, parseNumber } from './program.js';
 
-const types: readonly TypeName[] = ['f32', 'f16', 'bf16', 'q8_0', 'q5_0', 'q5_1', 'q4_0', 'q4_1', 'q4_k', 'q5_k', 'q6_k'];
-
-function parseType(text: string): TypeName {
-  const type = types.find((name) => name === text.toLowerCase());
+function parseType(text: string): WritableType {
+  const type = WRITABLE_TYPES.find((name) => name === text.toLowerCase());
   if (type) return type;
-  const meant = nearest(text, types);
-  throw new InvalidArgumentError(`Expected one of ${types.join(', ')}.${meant ? ` Did you mean ${meant}?` : ''}`);
+  const meant = nearest(text, WRITABLE_TYPES);
+  throw new InvalidArgumentError(
+    `Expected one of ${WRITABLE_TYPES.join(', ')}.${meant ? ` Did you mean ${meant}?` : ''}`,
+  );
 }
 
 export function register(program: Command): void {
-  program.command('verify')
+  program
+    .command('verify')
     .summary("compare every stage with the reference's numbers")
-    .description("Converts a fixture directory's small checkpoints, runs every stage of the model on this machine and compares it with the reference's numbers.")
+    .description(
+      "Converts a fixture directory's small checkpoints, runs every stage of the model on this machine and compares it with the reference's numbers.",
+    )
     .argument('<dir>', 'fixture directory (expected.json, expected.safetensors, checkpoints, images)')
-    .option('--type <type>', 'type of the converted weights', parseType, 'f32' as TypeName)
+    .option('--type <type>', 'type of the converted weights', parseType, 'f32' as WritableType)
     .option('--threads <n>', "threads that compute (default: the machine's cores)", parseNumber)
     .option('--json', 'one JSON object: type, pass, stages')
-    .addHelpText('after', `
+    .addHelpText(
+      'after',
+      `
 Examples:
   $ minigpt4 verify test/fixtures/tiny-llama2
-  $ minigpt4 verify test/fixtures/tiny-llama2 --type q8_0 --json`)
+  $ minigpt4 verify test/fixtures/tiny-llama2 --type q8_0 --json`,
+    )
     .action(run);
 }
 
-async function run(directory: string, flags: { type: TypeName; threads?: number; json?: boolean }): Promise<void> {
-  const { threads } = checkOptions(loadRules, flags.threads === undefined ? {} : { threads: flags.threads }, 'verify', flagOf);
+async function run(directory: string, flags: { type: WritableType; threads?: number; json?: boolean }): Promise<void> {
+  const { threads } = checkOptions(
+    loadRules,
+    flags.threads === undefined ? {} : { threads: flags.threads },
+    'verify',
+    flagOf,
+  );
   const { verify } = await import('../verify/verify.js');
   if (!flags.json) process.stdout.write(line('stage', 'largest error', 'allowed', ''));
   const stages = await verify(directory, {
@@ -50,7 +61,13 @@ function line(stage: string, error: string, allowed: string, rest: string): stri
 }
 
 function row({ stage, error, allowed, unit, pass, note }: StageResult): string {
-  const number = (value: number) => (Number.isInteger(value) ? String(value) : value.toPrecision(3));
+  const number = (value: number) =>
+    Number.isInteger(value) ? String(value) : value < 1e-3 ? value.toExponential(1) : value.toPrecision(3);
   const verdict = allowed === undefined ? 'for information' : pass ? 'pass' : 'FAIL';
-  return line(stage, `${number(error)} ${unit}`, allowed === undefined ? '' : number(allowed), note === undefined ? verdict : `${verdict} (${note})`);
+  return line(
+    stage,
+    `${number(error)} ${unit}`,
+    allowed === undefined ? '' : number(allowed),
+    note === undefined ? verdict : `${verdict} (${note})`,
+  );
 }

@@ -24,12 +24,13 @@ export interface ConvertOptions {
   out: string;
   /** Write one part instead of a bundle. */
   only?: SinglePart;
-  /** Default: f16. */
-  type?: WritableType;
-  vitType?: WritableType;
-  qformerType?: WritableType;
-  llmType?: WritableType;
-  /** The conversation template; default: `vicuna0` with a Q-Former, `llama2` without. */
+  /** One of WRITABLE_TYPES. Default: f16. */
+  type?: TypeName;
+  /** The type of one part's matrices in place of what `type` gives it. */
+  vitType?: TypeName;
+  qformerType?: TypeName;
+  llmType?: TypeName;
+  /** One of templateNames; default: `vicuna0` with a Q-Former, `llama2` without. */
   template?: string;
   /** `general.name`; default: the name of `out` without its ending. */
   name?: string;

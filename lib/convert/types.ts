@@ -18,6 +18,15 @@ export const FILE_TYPES: Readonly<Record<WritableType, number>> = {
   f32: 0, f16: 1, q4_0: 2, q4_1: 3, q8_0: 7, q5_0: 8, q5_1: 9, q4_k: 14, q5_k: 16, q6_k: 18, bf16: 32,
 };
 
+/** Which type a part's matrices are asked to have by `--type`. */
+export function partType(part: 'vit' | 'qformer' | 'projection' | 'llm', type: WritableType): WritableType {
+  // The only part that is trained, stored in float32, and below 1 % of the whole.
+  if (part === 'projection') return 'f32';
+  // Published in float32: in half precision it would lose what the fp16 parts beside it never had.
+  if (part === 'qformer' && (type === 'f16' || type === 'bf16')) return 'f32';
+  return type;
+}
+
 /** Vectors are F32; matrices have the wanted type, or the nearest one whose blocks divide their rows. */
 export function storedType(wanted: TypeName, shape: readonly number[]): TypeName {
   if (shape.length < 2) return 'f32';

@@ -63,7 +63,10 @@ export async function openModelFolder(folder: string): Promise<Checkpoint> {
       for (const [name, tensor] of shards.get(entry)!.tensors) tensors.set(name, tensor);
     }
     const notes = map ? [`${names.length} files by ${entry}`] : [entry];
-    return { path: folder, format: 'hugging-face', files: names.map((name) => join(folder, name)), tensors, notes, close };
+    return {
+      path: folder, format: 'hugging-face', files: names.map((name) => join(folder, name)), tensors, notes, close,
+      regions: async () => (await Promise.all([...shards.values()].map((shard) => shard.regions?.() ?? []))).flat(),
+    };
   } catch (error) {
     await close();
     throw error;

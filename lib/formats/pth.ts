@@ -3,7 +3,7 @@ import { MiniGptError } from '../errors.js';
 import { InputFile } from './input-file.js';
 import { PickleGlobal, PickleOpaque, readPickle, type PickleValue } from './pickle.js';
 import {
-  DTYPE_BYTES, contiguousStrides, shapeText, valueCount, type Checkpoint, type DType, type LazyTensor,
+  DTYPE_BYTES, contiguousStrides, plainBytes, shapeText, valueCount, type Checkpoint, type DType, type LazyTensor,
 } from './tensor.js';
 import { ZipArchive } from './zip.js';
 
@@ -83,7 +83,7 @@ async function readArchive(file: InputFile): Promise<Checkpoint> {
     tensors.set(name, new PthTensor(name, value, source));
   }
   if (!tensors.size) throw new MiniGptError('ERR_FILE_FORMAT', `${file.path} holds no tensors${notes.length ? ` (${notes.join('; ')})` : ''}`);
-  return { path: file.path, format: 'pth', files: [file.path], tensors, notes, close: () => file.close() };
+  return { path: file.path, format: 'pth', files: [file.path], tensors, notes, regions: () => zip.regions(), close: () => file.close() };
 }
 
 /** The dictionary with the weights: the top level, or what trainers put under 'model', 'state_dict' or 'module'. */
@@ -252,7 +252,7 @@ class PthTensor implements LazyTensor {
     if (count === 0) return new Uint8Array(0);
     const plain = contiguousStrides(this.shape);
     if (this.shape.every((size, d) => size === 1 || this.strides[d] === plain[d])) {
-      return this.#source.read(storage.key, (offset + from) * width, count * width);
+      return plainBytes(await this.#source.read(storage.key, (offset + from) * width, count * width));
     }
     const span = this.shape.reduce((last, size, d) => last + (size - 1) * this.strides[d]!, 0) + 1;
     return gather(await this.#source.read(storage.key, offset * width, span * width, true), width, this.shape, this.strides, from, count);

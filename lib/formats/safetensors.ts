@@ -1,7 +1,7 @@
 // safetensors files: a JSON header with names, types, shapes and byte ranges, then the numbers.
 import { MiniGptError } from '../errors.js';
 import { InputFile } from './input-file.js';
-import { DTYPE_BYTES, contiguousStrides, shapeText, valueCount, type Checkpoint, type DType, type LazyTensor } from './tensor.js';
+import { DTYPE_BYTES, contiguousStrides, plainBytes, shapeText, valueCount, type Checkpoint, type DType, type LazyTensor } from './tensor.js';
 
 /** A header of 100,000 tensors has about 12 MB. */
 const LARGEST_HEADER = 16 << 20;
@@ -95,7 +95,7 @@ class SafeTensor implements LazyTensor {
       throw new MiniGptError('ERR_ARGUMENT', `${this.name}: values ${from} to ${from + count} of a tensor of shape ${shapeText(this.shape)}`);
     }
     const width = DTYPE_BYTES[this.dtype];
-    return this.#input.read(this.#position + from * width, count * width);
+    return plainBytes(await this.#input.read(this.#position + from * width, count * width));
   }
 }
 

@@ -24,6 +24,15 @@ export interface LazyTensor {
   read(from?: number, count?: number): Promise<Uint8Array>;
 }
 
+/** A part of a file whose CRC-32 the file itself states. */
+export interface CheckedRegion {
+  readonly what: string;
+  readonly file: string;
+  readonly position: number;
+  readonly size: number;
+  readonly crc32: number;
+}
+
 /** An open checkpoint. */
 export interface Checkpoint {
   /** As the user named it. */
@@ -34,6 +43,8 @@ export interface Checkpoint {
   readonly tensors: ReadonlyMap<string, LazyTensor>;
   /** What else the file says of itself, for people: other top-level entries, metadata. */
   readonly notes: readonly string[];
+  /** Parts with a checksum, by position, without overlaps. Absent where the format has none. */
+  regions?(): Promise<CheckedRegion[]>;
   close(): Promise<void>;
 }
 
@@ -56,6 +67,11 @@ export function contiguousStrides(shape: readonly number[]): number[] {
   const strides = new Array<number>(shape.length).fill(1);
   for (let d = shape.length - 2; d >= 0; d--) strides[d] = strides[d + 1]! * Math.max(shape[d + 1]!, 1);
   return strides;
+}
+
+/** The same bytes as a plain Uint8Array: a Buffer's `slice` shares what a Uint8Array's copies. */
+export function plainBytes(bytes: Uint8Array): Uint8Array {
+  return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
 export function shapeText(shape: readonly number[]): string {

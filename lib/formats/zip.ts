@@ -5,6 +5,7 @@ import { crc32, inflateRaw, type ZlibOptions } from 'node:zlib';
 import yauzl, { type Entry, type ZipFile } from 'yauzl';
 import { MiniGptError } from '../errors.js';
 import type { InputFile } from './input-file.js';
+import type { CheckedRegion } from './tensor.js';
 
 const inflate = promisify(inflateRaw) as (packed: Uint8Array, options: ZlibOptions) => Promise<Buffer>;
 const MOST_ENTRIES = 1_000_000;
@@ -74,6 +75,24 @@ export class ZipArchive {
     } catch (error) {
       throw archiveError(this.#file.path, error);
     }
+  }
+
+  /** Where stored entries lie and what checksum they are to have. Errors: ERR_FILE_FORMAT (two lie in the same place). */
+  async regions(): Promise<CheckedRegion[]> {
+    const regions: CheckedRegion[] = [];
+    for (const { name, size, stored, crc32 } of this.entries.values()) {
+      // PyTorch can be told to save without checksums; it writes 0 then.
+      if (!stored || size === 0 || crc32 === 0) continue;
+      regions.push({ what: name, file: this.#file.path, position: await this.position(name), size, crc32 });
+    }
+    regions.sort((a, b) => a.position - b.position);
+    for (const [i, region] of regions.entries()) {
+      const before = regions[i - 1];
+      if (before && before.position + before.size > region.position) {
+        throw archiveError(this.#file.path, new Error(`'${before.what}' and '${region.what}' overlap`));
+      }
+    }
+    return regions;
   }
 
   /** All of an entry's bytes. */

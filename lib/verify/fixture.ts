@@ -8,7 +8,12 @@ import type { Checkpoint } from '../formats/tensor.js';
 
 const ids = z.array(z.number().int().nonnegative());
 const expectedRules = z.object({
-  chat: z.object({ before_image: z.string(), after_image: z.string(), segment_ids: z.tuple([ids, ids]), greedy_ids: ids.min(1) }),
+  chat: z.object({
+    before_image: z.string(),
+    after_image: z.string(),
+    segment_ids: z.tuple([ids, ids]),
+    greedy_ids: ids.min(1),
+  }),
   tokenizer: z.array(z.object({ text: z.string(), ids })),
 });
 
@@ -32,11 +37,19 @@ export interface Fixture {
 /** Errors: ERR_FILE_NOT_FOUND, ERR_FILE_FORMAT, both saying what a fixture directory has to hold. */
 export async function openFixture(directory: string): Promise<Fixture> {
   const entries = await readdir(directory).catch((error: unknown) => {
-    throw new MiniGptError('ERR_FILE_NOT_FOUND', `${directory}: expected a fixture directory, found none that can be read`, { cause: error });
+    throw new MiniGptError(
+      'ERR_FILE_NOT_FOUND',
+      `${directory}: expected a fixture directory, found none that can be read`,
+      { cause: error },
+    );
   });
   const has = (name: string) => entries.includes(name);
   const need = (name: string) => {
-    if (!has(name)) throw new MiniGptError('ERR_FILE_NOT_FOUND', `${directory} is no fixture directory: expected ${name} in it, found ${entries.slice(0, 8).join(', ') || 'nothing'}`);
+    if (!has(name))
+      throw new MiniGptError(
+        'ERR_FILE_NOT_FOUND',
+        `${directory} is no fixture directory: expected ${name} in it, found ${entries.slice(0, 8).join(', ') || 'nothing'}`,
+      );
     return join(directory, name);
   };
   const llms: string[] = [];
@@ -46,14 +59,20 @@ export async function openFixture(directory: string): Promise<Fixture> {
     if (isFolder || name.endsWith('.gguf')) llms.push(path);
   }
   llms.sort((a, b) => Number(a.endsWith('.gguf')) - Number(b.endsWith('.gguf'))); // stable: the first folder is the model's own
-  if (llms.length === 0) throw new MiniGptError('ERR_FILE_NOT_FOUND', `${directory}: expected a language model (a folder with tokenizer.model, or a .gguf), found none`);
+  if (llms.length === 0)
+    throw new MiniGptError(
+      'ERR_FILE_NOT_FOUND',
+      `${directory}: expected a language model (a folder with tokenizer.model, or a .gguf), found none`,
+    );
 
   const expectedPath = need('expected.json');
   let json: unknown;
   try {
     json = JSON.parse(await readFile(expectedPath, 'utf8'));
   } catch (error) {
-    throw new MiniGptError('ERR_FILE_FORMAT', `${expectedPath} is no JSON: ${(error as Error).message}`, { cause: error });
+    throw new MiniGptError('ERR_FILE_FORMAT', `${expectedPath} is no JSON: ${(error as Error).message}`, {
+      cause: error,
+    });
   }
   const parsed = expectedRules.safeParse(json);
   if (!parsed.success) {
@@ -61,11 +80,21 @@ export async function openFixture(directory: string): Promise<Fixture> {
     throw new MiniGptError('ERR_FILE_FORMAT', `${expectedPath}: ${issue.path.join('.')}: ${issue.message}`);
   }
   const images = (await readdir(need('images'))).sort().map((name) => join(directory, 'images', name));
-  const paths = { vit: need('eva_vit_g.pth'), projection: need('pretrained_minigpt4.pth'), tensors: need('expected.safetensors') };
+  const paths = {
+    vit: need('eva_vit_g.pth'),
+    projection: need('pretrained_minigpt4.pth'),
+    tensors: need('expected.safetensors'),
+  };
   const tensors = await openSafetensors(paths.tensors);
   const quants = has('quants.safetensors') ? await openSafetensors(join(directory, 'quants.safetensors')) : undefined;
   return {
-    directory, vit: paths.vit, projection: paths.projection, llms, images, expected: parsed.data, tensors,
+    directory,
+    vit: paths.vit,
+    projection: paths.projection,
+    llms,
+    images,
+    expected: parsed.data,
+    tensors,
     ...(has('blip2_pretrained_flant5xxl.pth') ? { qformer: need('blip2_pretrained_flant5xxl.pth') } : {}),
     ...(has('config.json') ? { config: need('config.json') } : {}),
     ...(quants ? { quants } : {}),
@@ -88,7 +117,12 @@ export async function floatsOf(checkpoint: Checkpoint, name: string): Promise<Fl
 
 async function tensorOf(checkpoint: Checkpoint, name: string, dtype: 'u8' | 'f32') {
   const tensor = checkpoint.tensors.get(name);
-  if (!tensor) throw new MiniGptError('ERR_MISSING_TENSOR', `${checkpoint.path}: expected a tensor ${name}, found none`);
-  if (tensor.dtype !== dtype) throw new MiniGptError('ERR_FILE_FORMAT', `${basename(checkpoint.path)}: ${name}: expected type ${dtype}, found ${tensor.dtype}`);
+  if (!tensor)
+    throw new MiniGptError('ERR_MISSING_TENSOR', `${checkpoint.path}: expected a tensor ${name}, found none`);
+  if (tensor.dtype !== dtype)
+    throw new MiniGptError(
+      'ERR_FILE_FORMAT',
+      `${basename(checkpoint.path)}: ${name}: expected type ${dtype}, found ${tensor.dtype}`,
+    );
   return tensor;
 }

@@ -13,9 +13,22 @@ export interface StageResult {
   note?: string;
 }
 
-export function result(stage: string, unit: StageResult['unit'], error: number, allowed: number | undefined, note?: string): StageResult {
+export function result(
+  stage: string,
+  unit: StageResult['unit'],
+  error: number,
+  allowed: number | undefined,
+  note?: string,
+): StageResult {
   // NaN is no error that is small enough
-  return { stage, error, allowed, unit, pass: allowed === undefined || error <= allowed, ...(note === undefined ? {} : { note }) };
+  return {
+    stage,
+    error,
+    allowed,
+    unit,
+    pass: allowed === undefined || error <= allowed,
+    ...(note === undefined ? {} : { note }),
+  };
 }
 
 type Numbers = ArrayLike<number>;
@@ -59,7 +72,9 @@ export function worstCosineDistance(found: Numbers, expected: Numbers, rowLength
   if (found.length !== expected.length) return NaN;
   let worst = 0;
   for (let row = 0; row < expected.length; row += rowLength) {
-    let product = 0, a = 0, b = 0;
+    let product = 0,
+      a = 0,
+      b = 0;
     for (let i = row; i < row + rowLength; i++) {
       product += found[i]! * expected[i]!;
       a += found[i]! ** 2;

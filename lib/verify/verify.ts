@@ -4,16 +4,26 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { addon, type NativeImage, type NativeModel, type NativePromptPart, type TypeName } from '../addon.js';
 import { convert } from '../convert.js';
+import type { WritableType } from '../convert/options.js';
 import { MiniGptError } from '../errors.js';
 import { readPicture, type DecodedPicture } from '../image.js';
 import { defaultPrompt } from '../model.js';
 import { renderPrompt, templateOf, withImage, withQuestion } from '../prompt.js';
 import { bytesOf, floatsOf, openFixture, type Fixture } from './fixture.js';
-import { compareIds, elementError, largestDifference, relativeError, result, squaredError, worstCosineDistance, type StageResult } from './measure.js';
+import {
+  compareIds,
+  elementError,
+  largestDifference,
+  relativeError,
+  result,
+  squaredError,
+  worstCosineDistance,
+  type StageResult,
+} from './measure.js';
 
 export interface VerifyOptions {
   /** Type of the converted weights. Default: 'f32'. */
-  type?: TypeName;
+  type?: WritableType;
   threads?: number;
   cpuLevel?: string;
   /** Told each result as it comes. */
@@ -56,7 +66,7 @@ export async function verify(directory: string, options: VerifyOptions = {}): Pr
 class Verification {
   readonly #fixture: Fixture;
   readonly #folder: string;
-  readonly #type: TypeName;
+  readonly #type: WritableType;
   readonly #options: VerifyOptions;
   readonly #results: StageResult[] = [];
 
@@ -90,7 +100,7 @@ class Verification {
     return this.#results;
   }
 
-  /** float32 holds what the files hold, and so does f16 for weights that are stored so. */
+  /** float32 holds what the files hold; f16 too, because the converter leaves what was published in float32 as it is. */
   get #lossless(): boolean {
     return this.#type === 'f32' || this.#type === 'f16';
   }
@@ -103,7 +113,12 @@ class Verification {
   /** Whether a stage may fail the whole depends on the type: a quantized model is judged by its logits' direction. */
   #stage(name: string, found: Float32Array | undefined, expected: Float32Array): void {
     const error = found ? relativeError(found, expected) : NaN;
-    const note = found === undefined ? 'not computed' : found.length !== expected.length ? `expected ${expected.length} numbers, found ${found.length}` : undefined;
+    const note =
+      found === undefined
+        ? 'not computed'
+        : found.length !== expected.length
+          ? `expected ${expected.length} numbers, found ${found.length}`
+          : undefined;
     this.#tell(result(name, 'relative', error, this.#lossless ? stageTolerance : undefined, note));
   }
 
@@ -111,7 +126,13 @@ class Verification {
     const { vit, qformer, projection, config, llms } = this.#fixture;
     const out = join(this.#folder, 'bundle.gguf');
     await convert({
-      vit, projection, llm: llms[0]!, out, type: this.#type, ...(qformer === undefined ? {} : { qformer }), ...(config === undefined ? {} : { config }),
+      vit,
+      projection,
+      llm: llms[0]!,
+      out,
+      type: this.#type,
+      ...(qformer === undefined ? {} : { qformer }),
+      ...(config === undefined ? {} : { config }),
     });
     return out;
   }
@@ -120,23 +141,45 @@ class Verification {
     const { threads, cpuLevel } = this.#options;
     // the cache in float32, so that only what is verified can differ
     return addon.loadModel({
-      model, kvType: 'f32', ...(llm === undefined ? {} : { llm }), ...(threads === undefined ? {} : { threads }), ...(cpuLevel === undefined ? {} : { cpuLevel }),
+      model,
+      kvType: 'f32',
+      ...(llm === undefined ? {} : { llm }),
+      ...(threads === undefined ? {} : { threads }),
+      ...(cpuLevel === undefined ? {} : { cpuLevel }),
     });
   }
 
   /** Each GGUF block type: decoded as gguf-py decodes it, and encoded with no larger squared error than gguf-py's own encoding. */
   async #blockTypes(): Promise<void> {
     const quants = this.#fixture.quants!;
-    for (const name of [...quants.tensors.keys()].filter((key) => key.endsWith('.bytes')).map((key) => key.slice(0, -'.bytes'.length)).sort()) {
+    for (const name of [...quants.tensors.keys()]
+      .filter((key) => key.endsWith('.bytes'))
+      .map((key) => key.slice(0, -'.bytes'.length))
+      .sort()) {
       const type = name.toLowerCase() as TypeName;
       const floats = await floatsOf(quants, `${name}.floats`);
       const rowLength = quants.tensors.get(`${name}.floats`)!.shape[1]!;
-      this.#tell(result(`decode ${type}`, 'relative', elementError(addon.decodeRows(type, rowLength, await bytesOf(quants, `${name}.bytes`)), floats), blockTolerance));
+      this.#tell(
+        result(
+          `decode ${type}`,
+          'relative',
+          elementError(addon.decodeRows(type, rowLength, await bytesOf(quants, `${name}.bytes`)), floats),
+          blockTolerance,
+        ),
+      );
       if (!quants.tensors.has(`${name}.source`)) continue;
       const source = await floatsOf(quants, `${name}.source`);
       const ours = squaredError(addon.decodeRows(type, rowLength, addon.encodeRows(type, rowLength, source)), source);
       // a millionth for the order of the sum
-      this.#tell(result(`encode ${type}`, 'ratio', ours / squaredError(floats, source), 1 + 1e-6, "squared error over gguf-py's"));
+      this.#tell(
+        result(
+          `encode ${type}`,
+          'ratio',
+          ours / squaredError(floats, source),
+          1 + 1e-6,
+          "squared error over gguf-py's",
+        ),
+      );
     }
   }
 
@@ -147,7 +190,9 @@ class Verification {
       if (!this.#fixture.tensors.tensors.has(name)) continue;
       const expected = await bytesOf(this.#fixture.tensors, name);
       const size = this.#fixture.tensors.tensors.get(name)!.shape[0]!;
-      this.#tell(result(name, 'levels', largestDifference(await addon.resizeBicubic(data, width, height, size), expected), 0));
+      this.#tell(
+        result(name, 'levels', largestDifference(await addon.resizeBicubic(data, width, height, size), expected), 0),
+      );
     }
   }
 
@@ -164,8 +209,14 @@ class Verification {
     let worst = 0;
     for (let i = 0; i * each < expected.length; i++) {
       const wanted = expected.subarray(i * each, (i + 1) * each);
-      const [best] = [...found].map(([path, planes]) => ({ path, error: relativeError(planes, wanted) })).sort((a, b) => a.error - b.error);
-      if (!best) throw new MiniGptError('ERR_FILE_FORMAT', `${this.#fixture.directory}/images: expected a picture for each of pixels, found too few`);
+      const [best] = [...found]
+        .map(([path, planes]) => ({ path, error: relativeError(planes, wanted) }))
+        .sort((a, b) => a.error - b.error);
+      if (!best)
+        throw new MiniGptError(
+          'ERR_FILE_FORMAT',
+          `${this.#fixture.directory}/images: expected a picture for each of pixels, found too few`,
+        );
       found.delete(best.path);
       order.push(best.path);
       worst = Math.max(worst, best.error);
@@ -182,8 +233,15 @@ class Verification {
     const each = pixels.length / count;
     const traces: Record<string, Float32Array>[] = [];
     for (let i = 0; i < count; i++) traces.push(await model.traceImage(pixels.slice(i * each, (i + 1) * each)));
-    for (const name of stageOrder([...tensors.tensors.keys()].filter((key) => key.startsWith('encode.')), Object.keys(traces[0] ?? {}))) {
-      this.#stage(name, joined(traces.map((trace) => trace[name.slice('encode.'.length)])), await floatsOf(tensors, name));
+    for (const name of stageOrder(
+      [...tensors.tensors.keys()].filter((key) => key.startsWith('encode.')),
+      Object.keys(traces[0] ?? {}),
+    )) {
+      this.#stage(
+        name,
+        joined(traces.map((trace) => trace[name.slice('encode.'.length)])),
+        await floatsOf(tensors, name),
+      );
     }
   }
 
@@ -206,8 +264,13 @@ class Verification {
     this.#tell(result(`tokenizer (${tokenizer.length} texts)`, 'different', different, 0, note));
     // the fixtures' turn is worded as Vicuna's template has it, whatever their variant
     const words = renderPrompt(templateOf('vicuna0'), withQuestion(withImage([], image), defaultPrompt));
-    const ids = words.flatMap((part) => typeof part === 'string' ? Array.from(model.encode(part))
-      : 'token' in part ? [Array.from(model.encode(String(part.token), true))].flat() : [-1]);
+    const ids = words.flatMap((part) =>
+      typeof part === 'string'
+        ? Array.from(model.encode(part))
+        : 'token' in part
+          ? [Array.from(model.encode(String(part.token), true))].flat()
+          : [-1],
+    );
     const [before, after] = chat.segment_ids;
     const compared = compareIds(ids, [...before, -1, ...after]);
     this.#tell(result('template vicuna0', 'different', compared.different, 0, compared.note));
@@ -217,13 +280,23 @@ class Verification {
   async #chat(model: NativeModel, image: NativeImage): Promise<void> {
     const { tensors } = this.#fixture;
     const trace = await model.tracePrompt(this.#prompt(image));
-    for (const name of stageOrder([...tensors.tensors.keys()].filter((key) => key.startsWith('chat.')), Object.keys(trace))) {
+    for (const name of stageOrder(
+      [...tensors.tensors.keys()].filter((key) => key.startsWith('chat.')),
+      Object.keys(trace),
+    )) {
       const expected = await floatsOf(tensors, name);
       const found = trace[name.slice('chat.'.length)];
       this.#stage(name, found, expected);
       if (name !== 'chat.logits') continue;
       const distance = found ? worstCosineDistance(found, expected, tensors.tensors.get(name)!.shape.at(-1)!) : NaN;
-      this.#tell(result('chat.logits (direction)', '1 - cosine', distance, this.#lossless || this.#type === 'q8_0' ? cosineTolerance : undefined));
+      this.#tell(
+        result(
+          'chat.logits (direction)',
+          '1 - cosine',
+          distance,
+          this.#lossless || this.#type === 'q8_0' ? cosineTolerance : undefined,
+        ),
+      );
     }
   }
 
@@ -231,9 +304,21 @@ class Verification {
     const { greedy_ids: expected } = this.#fixture.expected.chat;
     const sequence = model.openSequence();
     try {
-      const { ids } = await sequence.generate({
-        prompt: this.#prompt(image), maxTokens: expected.length, temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0, stop: [], stopIds: [],
-      }, () => {});
+      const { ids } = await sequence.generate(
+        {
+          prompt: this.#prompt(image),
+          maxTokens: expected.length,
+          temperature: 0,
+          topK: 0,
+          topP: 1,
+          minP: 0,
+          repetitionPenalty: 1,
+          seed: 0,
+          stop: [],
+          stopIds: [],
+        },
+        () => {},
+      );
       const { different, note } = compareIds(ids, expected);
       this.#tell(result(name, 'different', different, this.#lossless ? 0 : undefined, note));
     } finally {
@@ -250,7 +335,11 @@ class Verification {
     }
     const model = await this.#load(bundle, file);
     try {
-      await this.#greedy(model, await model.encodeImage(first.data, first.width, first.height), `greedy ids, ${basename(llm)}`);
+      await this.#greedy(
+        model,
+        await model.encodeImage(first.data, first.width, first.height),
+        `greedy ids, ${basename(llm)}`,
+      );
     } finally {
       await model.close();
     }

@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "addon/errors.h"
 
@@ -23,8 +24,7 @@ class Task : public Napi::AsyncWorker {
   static Napi::Promise start(Napi::Env env, std::function<Finish()> work, std::initializer_list<Napi::Object> keep = {},
                              std::function<void()> done = {}) {
     auto* task = new Task(env, std::move(work), std::move(done));
-    uint32_t i = 0;
-    for (const Napi::Object& object : keep) task->Receiver().Set(i++, object);
+    for (const Napi::Object& object : keep) task->keep_.push_back(Napi::Persistent(object));
     task->Queue();
     return task->deferred_.Promise();
   }
@@ -57,6 +57,7 @@ class Task : public Napi::AsyncWorker {
       : Napi::AsyncWorker(env, "minigpt4"), work_(std::move(work)), done_(std::move(done)),
         deferred_(Napi::Promise::Deferred::New(env)) {}
 
+  std::vector<Napi::ObjectReference> keep_;
   std::function<Finish()> work_;
   std::function<void()> done_;
   Finish finish_;

@@ -28,7 +28,7 @@ class Arena {
   /// 64-byte aligned, contents undefined; large pieces ask the system for huge pages. Never null (bytes 0 included).
   /// Error ERR_OUT_OF_MEMORY names the owner, what was asked and what is held already.
   void* take(size_t bytes, std::string_view owner);
-  /// Gives back a piece of this arena; null is ignored.
+  /// Gives back a piece of this arena; null, and what is not of this arena, is ignored.
   void give(void* piece) noexcept;
   std::vector<Holding> holdings() const;
   size_t held() const noexcept;
@@ -37,7 +37,10 @@ class Arena {
   void set_limit(size_t bytes) noexcept;
 
  private:
-  struct Piece { size_t bytes; size_t owner; };
+  struct Piece {
+    size_t bytes;
+    size_t owner;
+  };
   mutable std::mutex mutex_;
   std::unordered_map<void*, Piece> pieces_;
   std::vector<Holding> owners_;

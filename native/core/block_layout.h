@@ -38,7 +38,8 @@ struct ScaleMin {
 /// the low six bits, the last four have their upper two bits on top of the first four's.
 inline ScaleMin unpack_scale_min(const uint8_t* packed, int j) noexcept {
   if (j < 4) return {uint8_t(packed[j] & 63), uint8_t(packed[j + 4] & 63)};
-  return {uint8_t((packed[j + 4] & 15) | (packed[j - 4] >> 6) << 4), uint8_t((packed[j + 4] >> 4) | (packed[j] >> 6) << 4)};
+  return {uint8_t((packed[j + 4] & 15) | (packed[j - 4] >> 6) << 4),
+          uint8_t((packed[j + 4] >> 4) | (packed[j] >> 6) << 4)};
 }
 /// The other way round: of[8] into the 12 bytes.
 inline void pack_scale_min(const ScaleMin* of, uint8_t* packed) noexcept {

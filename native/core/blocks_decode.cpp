@@ -147,16 +147,26 @@ void decode_row(Type type, const void* src, float* dst, uint64_t values) {
     case Type::BF16:
       for (uint64_t i = 0; i < values; ++i) dst[i] = bf16_to_float(load_u16(bytes + 2 * i));
       return;
-    case Type::Q4_0: return decode_blocks(type, decode_q4_0, bytes, dst, values);
-    case Type::Q4_1: return decode_blocks(type, decode_q4_1, bytes, dst, values);
-    case Type::Q5_0: return decode_blocks(type, decode_q5_0, bytes, dst, values);
-    case Type::Q5_1: return decode_blocks(type, decode_q5_1, bytes, dst, values);
-    case Type::Q8_0: return decode_blocks(type, decode_q8_0, bytes, dst, values);
-    case Type::Q2_K: return decode_blocks(type, decode_q2_k, bytes, dst, values);
-    case Type::Q3_K: return decode_blocks(type, decode_q3_k, bytes, dst, values);
-    case Type::Q4_K: return decode_blocks(type, decode_q4_k, bytes, dst, values);
-    case Type::Q5_K: return decode_blocks(type, decode_q5_k, bytes, dst, values);
-    case Type::Q6_K: return decode_blocks(type, decode_q6_k, bytes, dst, values);
+    case Type::Q4_0:
+      return decode_blocks(type, decode_q4_0, bytes, dst, values);
+    case Type::Q4_1:
+      return decode_blocks(type, decode_q4_1, bytes, dst, values);
+    case Type::Q5_0:
+      return decode_blocks(type, decode_q5_0, bytes, dst, values);
+    case Type::Q5_1:
+      return decode_blocks(type, decode_q5_1, bytes, dst, values);
+    case Type::Q8_0:
+      return decode_blocks(type, decode_q8_0, bytes, dst, values);
+    case Type::Q2_K:
+      return decode_blocks(type, decode_q2_k, bytes, dst, values);
+    case Type::Q3_K:
+      return decode_blocks(type, decode_q3_k, bytes, dst, values);
+    case Type::Q4_K:
+      return decode_blocks(type, decode_q4_k, bytes, dst, values);
+    case Type::Q5_K:
+      return decode_blocks(type, decode_q5_k, bytes, dst, values);
+    case Type::Q6_K:
+      return decode_blocks(type, decode_q6_k, bytes, dst, values);
   }
   fail(code::internal, "decode_row has no code for type ", uint32_t(type));
 }

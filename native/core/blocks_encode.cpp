@@ -102,7 +102,8 @@ void check_finite(Type type, const float* src, uint64_t values) {
   for (uint64_t i = 0; i < values; ++i) finite &= std::fabs(src[i]) <= 3.402823466e38f;
   if (finite) return;
   const float* bad = std::find_if_not(src, src + values, [](float value) { return std::isfinite(value); });
-  fail(code::argument, "value ", bad - src, " of a row is ", *bad, ", which ", name(type), " cannot hold; finite numbers are "
+  fail(code::argument, "value ", bad - src, " of a row is ", *bad, ", which ", name(type),
+       " cannot hold; finite numbers are "
        "expected");
 }
 
@@ -129,18 +130,28 @@ void encode_row(Type type, const float* src, void* dst, uint64_t values) {
     case Type::BF16:
       for (uint64_t i = 0; i < values; ++i) store_u16(bytes + 2 * i, float_to_bf16(src[i]));
       return;
-    case Type::Q4_0: return encode_blocks(type, encode_q4_0, src, bytes, values);
-    case Type::Q4_1: return encode_blocks(type, encode_q4_1, src, bytes, values);
-    case Type::Q5_0: return encode_blocks(type, encode_q5_0, src, bytes, values);
-    case Type::Q5_1: return encode_blocks(type, encode_q5_1, src, bytes, values);
-    case Type::Q8_0: return encode_blocks(type, encode_q8_0, src, bytes, values);
-    case Type::Q4_K: return encode_blocks(type, encode_q4_k, src, bytes, values);
-    case Type::Q5_K: return encode_blocks(type, encode_q5_k, src, bytes, values);
-    case Type::Q6_K: return encode_blocks(type, encode_q6_k, src, bytes, values);
+    case Type::Q4_0:
+      return encode_blocks(type, encode_q4_0, src, bytes, values);
+    case Type::Q4_1:
+      return encode_blocks(type, encode_q4_1, src, bytes, values);
+    case Type::Q5_0:
+      return encode_blocks(type, encode_q5_0, src, bytes, values);
+    case Type::Q5_1:
+      return encode_blocks(type, encode_q5_1, src, bytes, values);
+    case Type::Q8_0:
+      return encode_blocks(type, encode_q8_0, src, bytes, values);
+    case Type::Q4_K:
+      return encode_blocks(type, encode_q4_k, src, bytes, values);
+    case Type::Q5_K:
+      return encode_blocks(type, encode_q5_k, src, bytes, values);
+    case Type::Q6_K:
+      return encode_blocks(type, encode_q6_k, src, bytes, values);
     case Type::Q2_K:
-    case Type::Q3_K: break;
+    case Type::Q3_K:
+      break;
   }
-  fail(code::unsupported, "this version cannot write ", name(type), "; it writes F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q4_K "
+  fail(code::unsupported, "this version cannot write ", name(type),
+       "; it writes F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q4_K "
        "Q5_K Q6_K");
 }
 

@@ -84,7 +84,8 @@ void encode_affine_parts(const float* x, uint8_t* block, int levels, uint8_t* q)
 /// Two sub-blocks share 32 bytes: the even one in the low nibbles.
 void store_nibble_pairs(uint8_t* bytes, const uint8_t* q) noexcept {
   for (int pair = 0; pair < 4; ++pair) {
-    for (int l = 0; l < 32; ++l) bytes[32 * pair + l] = uint8_t((q[64 * pair + l] & 15) | (q[64 * pair + 32 + l] & 15) << 4);
+    for (int l = 0; l < 32; ++l)
+      bytes[32 * pair + l] = uint8_t((q[64 * pair + l] & 15) | (q[64 * pair + 32 + l] & 15) << 4);
   }
 }
 

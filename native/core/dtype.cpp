@@ -11,19 +11,19 @@ namespace minigpt4 {
 namespace {
 
 constexpr TypeInfo kTypes[] = {
-    {Type::F32, "F32", 1, 4},         {Type::F16, "F16", 1, 2},         {Type::Q4_0, "Q4_0", 32, 18},
-    {Type::Q4_1, "Q4_1", 32, 20},     {Type::Q5_0, "Q5_0", 32, 22},     {Type::Q5_1, "Q5_1", 32, 24},
-    {Type::Q8_0, "Q8_0", 32, 34},     {Type::Q2_K, "Q2_K", 256, 84},    {Type::Q3_K, "Q3_K", 256, 110},
-    {Type::Q4_K, "Q4_K", 256, 144},   {Type::Q5_K, "Q5_K", 256, 176},   {Type::Q6_K, "Q6_K", 256, 210},
+    {Type::F32, "F32", 1, 4},       {Type::F16, "F16", 1, 2},       {Type::Q4_0, "Q4_0", 32, 18},
+    {Type::Q4_1, "Q4_1", 32, 20},   {Type::Q5_0, "Q5_0", 32, 22},   {Type::Q5_1, "Q5_1", 32, 24},
+    {Type::Q8_0, "Q8_0", 32, 34},   {Type::Q2_K, "Q2_K", 256, 84},  {Type::Q3_K, "Q3_K", 256, 110},
+    {Type::Q4_K, "Q4_K", 256, 144}, {Type::Q5_K, "Q5_K", 256, 176}, {Type::Q6_K, "Q6_K", 256, 210},
     {Type::BF16, "BF16", 1, 2},
 };
 
 // GGUF's numbering; null where a number was withdrawn.
 constexpr const char* kNames[] = {
-    "F32",    "F16",     "Q4_0",    "Q4_1",   nullptr,  nullptr,  "Q5_0",  "Q5_1",  "Q8_0",   "Q8_1",    "Q2_K",
-    "Q3_K",   "Q4_K",    "Q5_K",    "Q6_K",   "Q8_K",   "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S",
-    "IQ2_S",  "IQ4_XS",  "I8",      "I16",    "I32",    "I64",    "F64",   "IQ1_M", "BF16",   nullptr,   nullptr,
-    nullptr,  "TQ1_0",   "TQ2_0",   nullptr,  nullptr,  nullptr,  "MXFP4", "NVFP4", "Q1_0",   "Q2_0",
+    "F32",   "F16",    "Q4_0",  "Q4_1",  nullptr, nullptr,   "Q5_0",   "Q5_1",    "Q8_0",  "Q8_1",   "Q2_K",
+    "Q3_K",  "Q4_K",   "Q5_K",  "Q6_K",  "Q8_K",  "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S",
+    "IQ2_S", "IQ4_XS", "I8",    "I16",   "I32",   "I64",     "F64",    "IQ1_M",   "BF16",  nullptr,  nullptr,
+    nullptr, "TQ1_0",  "TQ2_0", nullptr, nullptr, nullptr,   "MXFP4",  "NVFP4",   "Q1_0",  "Q2_0",
 };
 
 constexpr size_t kNumbers = sizeof kNames / sizeof *kNames;
@@ -67,10 +67,12 @@ const TypeInfo& info(Type type) noexcept {
 size_t row_bytes(Type type, uint64_t values) {
   const TypeInfo& of = info(type);
   if (values % of.block_values != 0) {
-    fail(code::shape, "a row of ", values, " values cannot be ", of.name, ": its blocks hold ", of.block_values, " values");
+    fail(code::shape, "a row of ", values, " values cannot be ", of.name, ": its blocks hold ", of.block_values,
+         " values");
   }
   const uint64_t blocks = values / of.block_values;
-  if (blocks > SIZE_MAX / of.block_bytes) fail(code::shape, "a row of ", values, " values is larger than the memory's addresses");
+  if (blocks > SIZE_MAX / of.block_bytes)
+    fail(code::shape, "a row of ", values, " values is larger than the memory's addresses");
   return size_t(blocks * of.block_bytes);
 }
 

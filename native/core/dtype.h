@@ -11,20 +11,31 @@ namespace minigpt4 {
 
 /// Types this project reads; the values are GGUF's (facts of the format, ggml's enum).
 enum class Type : uint32_t {
-  F32 = 0, F16 = 1, Q4_0 = 2, Q4_1 = 3, Q5_0 = 6, Q5_1 = 7, Q8_0 = 8,
-  Q2_K = 10, Q3_K = 11, Q4_K = 12, Q5_K = 13, Q6_K = 14, BF16 = 30,
+  F32 = 0,
+  F16 = 1,
+  Q4_0 = 2,
+  Q4_1 = 3,
+  Q5_0 = 6,
+  Q5_1 = 7,
+  Q8_0 = 8,
+  Q2_K = 10,
+  Q3_K = 11,
+  Q4_K = 12,
+  Q5_K = 13,
+  Q6_K = 14,
+  BF16 = 30,
 };
 
 struct TypeInfo {
   Type type;
-  const char* name;      // "Q4_K"; the command line writes it in lower case
-  uint32_t block_values; // values a block holds: 1, 32 or 256
+  const char* name;       // "Q4_K"; the command line writes it in lower case
+  uint32_t block_values;  // values a block holds: 1, 32 or 256
   uint32_t block_bytes;
 };
 
 /// Null when the number names a type this project does not read.
 const TypeInfo* find_type(uint32_t gguf_number) noexcept;
-/// The name of any type number GGUF knows, also of those this project does not read; null for a number it does not know.
+/// The name of any type number GGUF knows, also of those this project does not read; null for one GGUF does not know.
 const char* gguf_type_name(uint32_t gguf_number) noexcept;
 /// By name, upper or lower case ("q4_k", "Q4_K").
 std::optional<Type> type_by_name(std::string_view name) noexcept;

@@ -30,8 +30,8 @@ struct GgufValue {
 struct GgufTensor {
   std::string name;
   Type type = Type::F32;
-  std::vector<uint64_t> shape;      // the format's order: shape[0] is contiguous (a weight's input width)
-  uint64_t offset = 0;              // from the start of the file's part that holds it
+  std::vector<uint64_t> shape;  // the format's order: shape[0] is contiguous (a weight's input width)
+  uint64_t offset = 0;          // from the start of the file's part that holds it
   uint64_t bytes = 0;
   const std::byte* data = nullptr;  // into the mapping
   uint64_t values() const noexcept;
@@ -113,7 +113,7 @@ class GgufWriter {
   size_t tensor_ = 0;
   uint64_t written_ = 0;  // values of the current tensor
   uint32_t alignment_;
-  uint64_t position_ = 0;           // bytes put so far
+  uint64_t position_ = 0;             // bytes put so far
   std::unique_ptr<ThreadPool> pool_;  // for encoding; made when first needed
   void put(const void* bytes, size_t count);
   void pad();

@@ -10,7 +10,8 @@ namespace {
   fail(code::file_format, path, " has no key ", key, ", which is needed");
 }
 
-[[noreturn]] void wrong_kind(const std::string& path, std::string_view key, const GgufValue& value, const char* expected) {
+[[noreturn]] void wrong_kind(const std::string& path, std::string_view key, const GgufValue& value,
+                             const char* expected) {
   fail(code::file_format, path, ": key ", key, " is ", gguf_kind_name(value), ", expected ", expected);
 }
 
@@ -93,7 +94,8 @@ std::vector<int64_t> GgufFile::integers_key(std::string_view key) const {
   if (const auto* all = std::get_if<std::vector<int64_t>>(&value->value)) return *all;
   if (const auto* all = std::get_if<std::vector<uint64_t>>(&value->value)) {
     for (const uint64_t each : *all) {
-      if (each > uint64_t(INT64_MAX)) fail(code::file_format, path(), ": key ", key, " holds ", each, ", expected less than 2^63");
+      if (each > uint64_t(INT64_MAX))
+        fail(code::file_format, path(), ": key ", key, " holds ", each, ", expected less than 2^63");
     }
     return {all->begin(), all->end()};
   }

@@ -46,7 +46,8 @@ uint64_t part_key(const std::string& path, const Keys& keys, std::string_view ke
 uint64_t read_alignment(const std::string& path, const Keys& keys) {
   const uint64_t alignment = part_key(path, keys, "general.alignment", kDefaultAlignment);
   if (alignment < kLeastAlignment || alignment > UINT32_MAX || !std::has_single_bit(alignment)) {
-    fail(code::file_format, path, ": general.alignment is ", alignment, ", expected a power of two from ", kLeastAlignment);
+    fail(code::file_format, path, ": general.alignment is ", alignment, ", expected a power of two from ",
+         kLeastAlignment);
   }
   return alignment;
 }
@@ -64,7 +65,8 @@ GgufTensor read_tensor_info(GgufCursor& cursor, uint64_t alignment) {
   const std::string at = cursor.path() + ": tensor " + quoted(tensor.name);
   if (tensor.name.empty()) fail(code::file_format, cursor.path(), " has a tensor without a name");
   const uint32_t dimensions = cursor.number<uint32_t>("a tensor's number of dimensions");
-  if (dimensions < 1 || dimensions > 4) fail(code::file_format, at, " has ", dimensions, " dimensions, expected 1 to 4");
+  if (dimensions < 1 || dimensions > 4)
+    fail(code::file_format, at, " has ", dimensions, " dimensions, expected 1 to 4");
   uint64_t values = 1;
   for (uint32_t i = 0; i < dimensions; ++i) {
     const uint64_t size = cursor.number<uint64_t>("a tensor's size");
@@ -79,13 +81,14 @@ GgufTensor read_tensor_info(GgufCursor& cursor, uint64_t alignment) {
   if (!type) {
     const char* name = gguf_type_name(number);
     if (!name) fail(code::file_format, at, " has type ", number, ", which is no type of GGUF");
-    fail(code::unsupported, at, " is of type ", name, " (", number, "), which this version does not read; it reads F32 F16 "
+    fail(code::unsupported, at, " is of type ", name, " (", number,
+         "), which this version does not read; it reads F32 F16 "
          "BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K");
   }
   tensor.type = type->type;
   if (tensor.shape[0] % type->block_values != 0) {
-    fail(code::file_format, at, " is ", type->name, " with rows of ", tensor.shape[0], " values, expected a multiple of ",
-         type->block_values);
+    fail(code::file_format, at, " is ", type->name, " with rows of ", tensor.shape[0],
+         " values, expected a multiple of ", type->block_values);
   }
   const uint64_t blocks = values / type->block_values;
   if (blocks > kMostValues / type->block_bytes) {
@@ -105,8 +108,8 @@ void place_tensors(const MappedFile& file, size_t infos_end, uint64_t alignment,
   for (GgufTensor& tensor : tensors) {
     const uint64_t room = file.size() > data_start ? file.size() - data_start : 0;
     if (tensor.offset > room || tensor.bytes > room - tensor.offset) {
-      fail(code::file_format, file.path(), " is cut off or damaged: tensor ", quoted(tensor.name), " needs ", tensor.bytes,
-           " bytes from byte ", tensor.offset, " of the data, which has ", room, " bytes");
+      fail(code::file_format, file.path(), " is cut off or damaged: tensor ", quoted(tensor.name), " needs ",
+           tensor.bytes, " bytes from byte ", tensor.offset, " of the data, which has ", room, " bytes");
     }
     tensor.offset += data_start;
     tensor.data = file.data() + tensor.offset;
@@ -132,7 +135,8 @@ std::string part_path(const std::string& first, uint64_t part, uint64_t count) {
     return std::string(text);
   };
   const std::string expected = ending(1);
-  if (first.size() < expected.size() || first.compare(first.size() - expected.size(), expected.size(), expected) != 0) return "";
+  if (first.size() < expected.size() || first.compare(first.size() - expected.size(), expected.size(), expected) != 0)
+    return "";
   return first.substr(0, first.size() - expected.size()) + ending(part + 1);
 }
 
@@ -194,7 +198,8 @@ GgufFile::GgufFile(const std::string& path) {
   const uint64_t number = part_key(path, first.keys, "split.no", 0);
   if (count > 1) {
     if (number != 0) {
-      fail(code::file_format, path, " is part ", number + 1, " of ", count, " of a split model: give the path of the first part");
+      fail(code::file_format, path, " is part ", number + 1, " of ", count,
+           " of a split model: give the path of the first part");
     }
     if (count > 99999 || part_path(path, 0, count).empty()) {
       fail(code::file_format, path, " is the first of ", count, " parts, so a name is expected that ends in -00001-of-",

@@ -8,7 +8,8 @@
 
 namespace minigpt4 {
 
-/// The value of `key` at the cursor: type number, then the value. Error ERR_FILE_FORMAT, ERR_UNSUPPORTED (array of arrays).
+/// The value of `key` at the cursor: type number, then the value. Errors: ERR_FILE_FORMAT, ERR_UNSUPPORTED (an array of
+/// arrays).
 GgufValue read_gguf_value(GgufCursor& cursor, const std::string& key);
 /// "u32", "array of string": for messages.
 std::string gguf_kind_name(const GgufValue& value);

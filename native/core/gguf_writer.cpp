@@ -51,8 +51,8 @@ void check_plan(const GgufTensorPlan& plan, std::unordered_set<std::string>& nam
   }
 }
 
-std::string header(const std::vector<std::pair<std::string, GgufValue>>& keys, const std::vector<GgufTensorPlan>& tensors,
-                   uint32_t alignment) {
+std::string header(const std::vector<std::pair<std::string, GgufValue>>& keys,
+                   const std::vector<GgufTensorPlan>& tensors, uint32_t alignment) {
   if (alignment < 8 || !std::has_single_bit(alignment)) {
     fail(code::argument, "an alignment is expected that is a power of two from 8, found ", alignment);
   }
@@ -67,7 +67,8 @@ std::string header(const std::vector<std::pair<std::string, GgufValue>>& keys, c
     if (key != "general.alignment") continue;
     alignment_given = true;
     const uint64_t* given = std::get_if<uint64_t>(&value.value);
-    if (!given || *given != alignment) fail(code::argument, "key general.alignment is given and is not the alignment ", alignment);
+    if (!given || *given != alignment)
+      fail(code::argument, "key general.alignment is given and is not the alignment ", alignment);
   }
   if (!alignment_given && alignment != 32) {
     append_gguf_string(body, "general.alignment");
@@ -146,11 +147,12 @@ void GgufWriter::write(Type source, const void* values, uint64_t count) {
   const uint64_t width = plan->shape[0];
   const uint64_t all = width * rows_of(*plan);
   if (count % width != 0) {
-    fail(code::argument, "tensor ", quoted(plan->name), " is written in whole rows of ", width, " values, found ", count);
+    fail(code::argument, "tensor ", quoted(plan->name), " is written in whole rows of ", width, " values, found ",
+         count);
   }
   if (count > all - written_) {
-    fail(code::argument, "tensor ", quoted(plan->name), " takes ", all, " values, ", written_, " are written, found ", count,
-         " more");
+    fail(code::argument, "tensor ", quoted(plan->name), " takes ", all, " values, ", written_, " are written, found ",
+         count, " more");
   }
   if (source == plan->type) {
     put(values, row_bytes(source, width) * size_t(count / width));

@@ -74,7 +74,8 @@ void MappedFile::check_unchanged() const {
   struct stat about;
   if (fstat(file_, &about) != 0) fail(code::file_read, "cannot look at ", path_, ": ", std::strerror(errno));
   if (uint64_t(about.st_size) != size_) {
-    fail(code::file_changed, path_, " was changed while it was in use: it had ", size_, " bytes and has ", about.st_size);
+    fail(code::file_changed, path_, " was changed while it was in use: it had ", size_, " bytes and has ",
+         about.st_size);
   }
   if (mapping_is_damaged(guard_)) {
     fail(code::file_changed, path_, " was changed while it was in use: a part of it could not be read");

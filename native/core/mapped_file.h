@@ -21,6 +21,7 @@ class MappedFile {
 
   /// Throws ERR_FILE_CHANGED if a page could not be read since the mapping was made (the file was truncated: the page
   /// read as zeros meanwhile) or if the file's size or modification time differ from then. Call after using the data.
+  /// A file that was deleted, or replaced by renaming another over it, is still whole here and no error.
   void check_unchanged() const;
   /// Tells the system that [offset, offset + bytes) has been used and its pages may be dropped.
   void release(size_t offset, size_t bytes) const noexcept;

@@ -1,13 +1,16 @@
-// Sums go over eight lanes that are added at the end: a fixed order that the compiler may still turn into vector code.
+// Sums go over four lanes that are added at the end, in a vector type of g++ and clang that every machine's registers
+// hold: a fixed order of additions, so the same blocks everywhere.
 #include "core/quant_search.h"
 
 #include <cmath>
+#include <cstring>
 
 namespace minigpt4 {
 
 namespace {
 
-constexpr int kLanes = 8;
+typedef float Lanes __attribute__((vector_size(16)));
+constexpr int kLanes = 4;
 // Eighths of a level by which a candidate's scale is finer or coarser than the one that just covers the range. Finer
 // cuts the extreme value off a little and brings the others nearer; coarser may meet more values exactly.
 constexpr int kFirstStep = -8, kLastStep = 8;
@@ -15,8 +18,20 @@ constexpr float kStep = 0.125f;
 // Below this the least scale that a half can hold is too coarse anyway, and inverses would overflow.
 constexpr float kNothing = 1e-20f;
 
-float sum(const float* lanes) noexcept {
-  return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+Lanes load(const float* x) noexcept {
+  Lanes lanes;
+  std::memcpy(&lanes, x, sizeof lanes);
+  return lanes;
+}
+float sum(Lanes lanes) noexcept { return (lanes[0] + lanes[2]) + (lanes[1] + lanes[3]); }
+
+/// level_of, four at a time.
+Lanes levels_of(Lanes x, float inverse, float low, float high) noexcept {
+  const Lanes lows = Lanes{} + low, highs = Lanes{} + high, shift = Lanes{} + kRoundingShift;
+  x = x * inverse;
+  x = x > lows ? x : lows;
+  x = x < highs ? x : highs;
+  return (x + shift) - shift;
 }
 
 }  // namespace
@@ -31,13 +46,11 @@ float fit_signed(const float* x, int n, int levels) noexcept {
   float best_scale = extreme / low, best_gain = 0;
   for (int step = kFirstStep; step <= kLastStep; ++step) {
     const float inverse = (low - kStep * float(step)) / extreme;
-    float product[kLanes] = {}, square[kLanes] = {};
+    Lanes product{}, square{};
     for (int i = 0; i < n; i += kLanes) {
-      for (int l = 0; l < kLanes; ++l) {
-        const float q = level_of(x[i + l], inverse, low, high);
-        product[l] += q * x[i + l];
-        square[l] += q * q;
-      }
+      const Lanes value = load(x + i), q = levels_of(value, inverse, low, high);
+      product += q * value;
+      square += q * q;
     }
     // The best scale for these levels is xq / qq, and it takes xq^2 / qq off the error of all zeros.
     const float xq = sum(product), qq = sum(square);
@@ -50,34 +63,28 @@ float fit_signed(const float* x, int n, int levels) noexcept {
 }
 
 Affine fit_affine(const float* x, int n, int levels, bool low_at_most_zero) noexcept {
-  float least = x[0], most = x[0];
-  for (int i = 1; i < n; ++i) {
+  float least = x[0], most = x[0], sx = 0;
+  for (int i = 0; i < n; ++i) {
     least = x[i] < least ? x[i] : least;
     most = x[i] > most ? x[i] : most;
   }
   if (low_at_most_zero && least > 0) least = 0;
   if (!(most - least >= kNothing)) return {0, least};
-  const float high = float(levels - 1);
-  Affine best{(most - least) / high, least};
   // Values are taken from `least` up, so that a large common part does not drown the differences.
-  float lanes_x[kLanes] = {};
-  for (int i = 0; i < n; i += kLanes) {
-    for (int l = 0; l < kLanes; ++l) lanes_x[l] += x[i + l] - least;
-  }
-  const float sx = sum(lanes_x), count = float(n);
+  for (int i = 0; i < n; ++i) sx += x[i] - least;
+  const float high = float(levels - 1), count = float(n);
+  Affine best{(most - least) / high, least};
   float best_gain = -INFINITY;
   for (int step = kFirstStep; step <= kLastStep; ++step) {
     const float inverse = (high + kStep * float(step)) / (most - least);
-    float lanes_q[kLanes] = {}, lanes_qq[kLanes] = {}, lanes_xq[kLanes] = {};
+    Lanes level{}, square{}, product{};
     for (int i = 0; i < n; i += kLanes) {
-      for (int l = 0; l < kLanes; ++l) {
-        const float above = x[i + l] - least, q = level_of(above, inverse, 0, high);
-        lanes_q[l] += q;
-        lanes_qq[l] += q * q;
-        lanes_xq[l] += q * above;
-      }
+      const Lanes above = load(x + i) - least, q = levels_of(above, inverse, 0, high);
+      level += q;
+      square += q * q;
+      product += q * above;
     }
-    const float sq = sum(lanes_q), sqq = sum(lanes_qq), sxq = sum(lanes_xq);
+    const float sq = sum(level), sqq = sum(square), sxq = sum(product);
     const float determinant = count * sqq - sq * sq;
     if (!(determinant > 0)) continue;
     // The normal equations of scale and low for these levels.

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <exception>
+#include <fstream>
 #include <mutex>
 #include <system_error>
 #include <thread>
@@ -49,12 +50,21 @@ bool spin(Ready&& ready) noexcept {
   return ready();
 }
 
+/// Whole cores that a container's time limit amounts to; kMostThreads without one. More threads than that would be
+/// stopped together for most of each period.
+int cores_of_quota() {
+  double quota = 0, period = 0;  // microseconds; without a limit the first word is "max"
+  std::ifstream limit("/sys/fs/cgroup/cpu.max");
+  if (!(limit >> quota >> period) || quota <= 0 || period <= 0) return kMostThreads;
+  return int(std::clamp(quota / period, 1.0, double(kMostThreads)));
+}
+
 int cores_of_this_process() {
 #if defined(__linux__)
   cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::clamp(CPU_COUNT(&set), 1, cores_of_quota());
 #endif
-  return std::max(1u, std::thread::hardware_concurrency());
+  return int(std::clamp(std::thread::hardware_concurrency(), 1u, unsigned(kMostThreads)));
 }
 
 }  // namespace
@@ -70,7 +80,7 @@ struct ThreadPool::State {
   alignas(64) std::atomic<int64_t> finished{0};  // pieces done
   alignas(64) std::atomic<int> sleepers{0};      // workers that wait for `work`
   std::atomic<bool> caller_sleeps{false}, stop{false}, busy{false};
-  std::exception_ptr error;                      // the first of this loop, under mutex
+  std::exception_ptr error;  // the first of this loop, under mutex
   std::mutex mutex;
   std::condition_variable work, done;
   std::vector<std::thread> workers;
@@ -98,7 +108,9 @@ struct ThreadPool::State {
     if (mine == 0) return false;
     const int64_t all = pieces;
     if (finished.fetch_add(mine) + mine == all && caller_sleeps.load()) {
-      { const std::lock_guard lock(mutex); }  // the caller is not between looking and sleeping
+      {
+        const std::lock_guard lock(mutex);
+      }  // the caller is not between looking and sleeping
       done.notify_one();
     }
     return true;
@@ -107,7 +119,8 @@ struct ThreadPool::State {
   void work_until_stopped(int thread) {
     while (!stop.load()) {
       if (run(thread)) continue;
-      if (spin([&] { return left.load(std::memory_order_relaxed) > 0 || stop.load(std::memory_order_relaxed); })) continue;
+      if (spin([&] { return left.load(std::memory_order_relaxed) > 0 || stop.load(std::memory_order_relaxed); }))
+        continue;
       std::unique_lock lock(mutex);
       // Sequentially consistent on both sides: either the caller sees this sleeper, or this thread sees the pieces.
       sleepers.fetch_add(1);
@@ -121,7 +134,9 @@ struct ThreadPool::State {
     finished.store(0);
     left.store(pieces);
     if (sleepers.load() > 0) {
-      { const std::lock_guard lock(mutex); }  // no worker is between looking and sleeping
+      {
+        const std::lock_guard lock(mutex);
+      }  // no worker is between looking and sleeping
       if (pieces - 1 < int64_t(workers.size())) {
         for (int64_t i = 1; i < pieces; ++i) work.notify_one();
       } else {
@@ -140,9 +155,10 @@ struct ThreadPool::State {
 
 ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
   if (threads < 0 || threads > kMostThreads) {
-    fail(code::argument, "a number of threads is expected from 0 (one per core) to ", kMostThreads, ", found ", threads);
+    fail(code::argument, "a number of threads is expected from 0 (one per core) to ", kMostThreads, ", found ",
+         threads);
   }
-  if (threads == 0) threads = std::min(cores_of_this_process(), kMostThreads);
+  if (threads == 0) threads = cores_of_this_process();
   State* state = state_.get();
   try {
     for (int i = 1; i < threads; ++i) state->workers.emplace_back([state, i] { state->work_until_stopped(i); });
@@ -166,7 +182,8 @@ void ThreadPool::parallel_for(int64_t count, int64_t grain, const std::function<
   if (grain < 1) fail(code::argument, "parallel_for expects pieces of at least 1, found ", grain);
   if (count <= 0) return;
   State& state = *state_;
-  if (state.busy.exchange(true)) fail(code::internal, "parallel_for was called while another loop of the same pool runs");
+  if (state.busy.exchange(true))
+    fail(code::internal, "parallel_for was called while another loop of the same pool runs");
   struct Idle {
     std::atomic<bool>& busy;
     ~Idle() { busy.store(false); }

@@ -65,9 +65,7 @@ Weights axis_weights(int in_size, int out_size) {
   return weights;
 }
 
-inline uint8_t round_to_byte(int32_t sum) {
-  return uint8_t(std::clamp(sum >> precision_bits, 0, 255));
-}
+inline uint8_t round_to_byte(int32_t sum) { return uint8_t(std::clamp(sum >> precision_bits, 0, 255)); }
 
 /// Resamples rows of in_size RGB samples. Products are taken in int16 halves, which every vector unit multiplies and
 /// adds in one instruction; the integer sums are the same in any order.
@@ -138,7 +136,8 @@ std::vector<uint8_t> resize(const uint8_t* rgb, int width, int height, int size_
   }
   HorizontalPass horizontal_pass(horizontal ? width : 1, horizontal ? size_x : 1);
   if (!vertical) {
-    for (int y = 0; y < height; ++y) horizontal_pass.run(rgb + size_t(y) * in_bytes, width, &result[size_t(y) * out_bytes]);
+    for (int y = 0; y < height; ++y)
+      horizontal_pass.run(rgb + size_t(y) * in_bytes, width, &result[size_t(y) * out_bytes]);
     return result;
   }
   const Weights weights = axis_weights(height, size_y);

@@ -38,7 +38,8 @@ class Matrix {
 /// Positions that a page of the KV cache holds.
 inline constexpr int kPagePositions = 16;
 
-/// One layer's keys and values in pages. k and v are [pages][kv_heads][kPagePositions][head_dim] of `type` (F32, F16).
+/// One layer's keys and values in pages of `type` (F32, F16): k is [pages][kv_heads][head_dim][kPagePositions], so that
+/// the scores of a page are one product with 16 columns; v is [pages][kv_heads][kPagePositions][head_dim].
 struct KvPages {
   void* k = nullptr;
   void* v = nullptr;

@@ -105,7 +105,8 @@ void ByteLevelBpe::add_merges() {
     const std::string& merge = vocabulary_.merges[rank];
     const size_t space = merge.find(' ', 1);
     if (space == std::string::npos) {
-      fail(code::file_format, "merge ", rank, " is \"", merge.substr(0, 64), "\", expected two pieces with a space between");
+      fail(code::file_format, "merge ", rank, " is \"", merge.substr(0, 64),
+           "\", expected two pieces with a space between");
     }
     const std::string left = merge.substr(0, space), right = merge.substr(space + 1);
     const int32_t left_id = id_of(left), right_id = id_of(right), id = id_of(left + right);

@@ -25,13 +25,35 @@ constexpr PreTokenizer triples{Rule::llama3, 3, false};
 constexpr PreTokenizer qwen2{Rule::llama3, 1, false};
 
 constexpr Named known[] = {
-    {"", gpt2}, {"default", gpt2}, {"gpt2", gpt2}, {"gpt-2", gpt2}, {"phi-2", gpt2}, {"mpt", gpt2}, {"olmo", gpt2},
-    {"jina-es", gpt2}, {"jina-de", gpt2}, {"gigachat", gpt2},
-    {"smollm", single_digits}, {"starcoder", single_digits}, {"refact", single_digits}, {"command-r", single_digits},
-    {"codeshell", single_digits}, {"exaone", single_digits}, {"minerva-7b", single_digits},
-    {"llama-bpe", llama3}, {"llama3", llama3}, {"llama-v3", llama3}, {"falcon3", llama3}, {"pixtral", llama3},
-    {"dbrx", triples}, {"smaug-bpe", triples},
-    {"qwen2", qwen2}, {"stablelm2", qwen2}, {"deepseek-r1-qwen", qwen2}, {"megrez", qwen2}, {"hunyuan", qwen2},
+    {"", gpt2},
+    {"default", gpt2},
+    {"gpt2", gpt2},
+    {"gpt-2", gpt2},
+    {"phi-2", gpt2},
+    {"mpt", gpt2},
+    {"olmo", gpt2},
+    {"jina-es", gpt2},
+    {"jina-de", gpt2},
+    {"gigachat", gpt2},
+    {"smollm", single_digits},
+    {"starcoder", single_digits},
+    {"refact", single_digits},
+    {"command-r", single_digits},
+    {"codeshell", single_digits},
+    {"exaone", single_digits},
+    {"minerva-7b", single_digits},
+    {"llama-bpe", llama3},
+    {"llama3", llama3},
+    {"llama-v3", llama3},
+    {"falcon3", llama3},
+    {"pixtral", llama3},
+    {"dbrx", triples},
+    {"smaug-bpe", triples},
+    {"qwen2", qwen2},
+    {"stablelm2", qwen2},
+    {"deepseek-r1-qwen", qwen2},
+    {"megrez", qwen2},
+    {"hunyuan", qwen2},
 };
 
 /// A text cut into characters once, so that rules can look ahead cheaply.
@@ -72,9 +94,7 @@ class Splitter {
   size_t end_ = 0;  // characters that the rules may see
   std::vector<std::string_view> words_;
 
-  void add(size_t begin, size_t end) {
-    words_.push_back(text_.substr(starts_[begin], starts_[end] - starts_[begin]));
-  }
+  void add(size_t begin, size_t end) { words_.push_back(text_.substr(starts_[begin], starts_[end] - starts_[begin])); }
   bool is(size_t i, CharClass wanted) const { return i < end_ && classes_[i] == wanted; }
   bool byte_is(size_t i, char wanted) const { return i < end_ && text_[starts_[i]] == wanted; }
   bool line_end(size_t i) const { return byte_is(i, '\n') || byte_is(i, '\r'); }

@@ -14,8 +14,8 @@ struct PreTokenizer {
     llama3,         // one leading symbol may join a word, numbers in groups, line ends stay with symbols
   };
   Rule rule = Rule::gpt2;
-  int digits = 3;              // llama3: number characters a group holds at most
-  bool whole_words = false;    // a word that is in the vocabulary is its token, whatever the merges say
+  int digits = 3;            // llama3: number characters a group holds at most
+  bool whole_words = false;  // a word that is in the vocabulary is its token, whatever the merges say
 };
 
 /// ERR_UNSUPPORTED if the name is not known; "" and "default" are gpt2.

@@ -1,12 +1,14 @@
 // Scores are filtered without sorting them: the cut of top-k is a value, that of top-p is found by halving a partly
-// sorted list, and the draw walks the ids in ascending order.
+// sorted copy, and the draw walks the ids in ascending order.
 #include "text/sampler.h"
 
 #include <algorithm>
 #include <bit>
 #include <cmath>
 #include <functional>
+#include <iterator>
 #include <limits>
+#include <numeric>
 
 #include "core/error.h"
 
@@ -14,9 +16,18 @@ namespace minigpt4 {
 namespace {
 
 constexpr float largest = std::numeric_limits<float>::max();
+constexpr float dropped = -std::numeric_limits<float>::infinity();  // a score that top-k took out
 
 void check(bool valid, const char* option, double found, const char* expected) {
   if (!valid) fail(code::argument, option, " is ", found, ", expected ", expected);
+}
+
+void check_finite(const float* logits, size_t count) {
+  bool finite = true;  // without an early end the loop is a vector's
+  for (size_t id = 0; id < count; ++id) finite &= std::fabs(logits[id]) <= largest;
+  if (finite) return;
+  const auto id = std::find_if(logits, logits + count, [](float logit) { return !std::isfinite(logit); }) - logits;
+  fail(code::internal, "logit ", id, " is ", logits[id], ", expected a finite number");
 }
 
 }  // namespace
@@ -34,14 +45,15 @@ Sampler::Sampler(const SamplingOptions& options) : options_(options), rng_(optio
 int32_t Sampler::next(const float* logits, int vocab) {
   if (vocab < 1) fail(code::argument, "sampling from ", vocab, " logits, expected at least 1");
   const auto count = size_t(vocab);
-  for (size_t id = 0; id < count; ++id) {
-    if (!std::isfinite(logits[id])) fail(code::internal, "logit ", id, " is ", logits[id], ", expected a finite number");
-  }
+  check_finite(logits, count);
   work_.assign(logits, logits + count);
+  best_.reserve(count);
   generated_.resize(std::max(generated_.size(), (count + 63) / 64));
   penalise(vocab);
-  const auto best = std::max_element(work_.begin(), work_.end());  // the first of equal ones
-  const int32_t id = options_.temperature == 0.0f ? int32_t(best - work_.begin()) : draw(vocab);
+  const int32_t id =
+      options_.temperature == 0.0f
+          ? int32_t(std::max_element(work_.begin(), work_.end()) - work_.begin())  // the first of equal ones
+          : draw(vocab);
   generated_[size_t(id) / 64] |= uint64_t(1) << (id % 64);
   return id;
 }
@@ -61,55 +73,64 @@ void Sampler::penalise(int vocab) {
 
 void Sampler::keep_top_k(int vocab) {
   if (options_.top_k == 0 || options_.top_k >= vocab) return;
-  best_.resize(size_t(options_.top_k));
-  std::partial_sort_copy(work_.begin(), work_.end(), best_.begin(), best_.end(), std::greater<float>());
-  const float lowest = best_.back();  // what ties with the last one stays, as in the original
+  const auto kept = size_t(options_.top_k);
+  if (kept * 32 < size_t(vocab)) {  // a small heap, which few scores enter
+    best_.resize(kept);
+    std::partial_sort_copy(work_.begin(), work_.end(), best_.begin(), best_.end(), std::greater<float>());
+  } else {
+    best_ = work_;
+    std::nth_element(best_.begin(), best_.begin() + std::ptrdiff_t(kept - 1), best_.end(), std::greater<float>());
+  }
+  const float lowest = best_[kept - 1];  // what ties with the last one stays, as in the original
   for (float& score : work_) {
-    if (score < lowest) score = -std::numeric_limits<float>::infinity();
+    if (score < lowest) score = dropped;
   }
 }
 
 void Sampler::keep_top_p(int vocab) {
   if (options_.top_p >= 1.0f) return;
-  order_.clear();
-  order_.reserve(size_t(vocab));
   double total = 0.0;
-  for (int32_t id = 0; id < vocab; ++id) {
-    if (work_[size_t(id)] == 0.0f) continue;
-    order_.push_back(id);
-    total += double(work_[size_t(id)]);
-  }
-  // best first; of equal ones the lower id (the original's sort leaves open which of them goes)
-  const auto better = [&](int32_t a, int32_t b) {
-    const float left = work_[size_t(a)], right = work_[size_t(b)];
-    return left != right ? left > right : a < b;
-  };
+  for (const float weight : work_) total += double(weight);
+  // Weights below this make up less than 1 - top_p even if all are: they go in any case and need no sorting.
+  const double negligible = (1.0 - double(options_.top_p)) * total / vocab;
+  best_.clear();
+  std::copy_if(work_.begin(), work_.end(), std::back_inserter(best_),
+               [&](float weight) { return weight >= negligible; });
   // Finds how many stay: the fewest whose mass reaches top-p. [0, begin) stay for sure, [end, …) go for sure.
   const double wanted = double(options_.top_p) * total;
   double mass = 0.0;
-  size_t begin = 0, end = order_.size();
+  size_t begin = 0, end = best_.size();
   while (end - begin > 1) {
     const size_t middle = begin + (end - begin) / 2;
-    const auto first = order_.begin();
-    std::nth_element(first + std::ptrdiff_t(begin), first + std::ptrdiff_t(middle), first + std::ptrdiff_t(end), better);
-    double half = 0.0;
-    for (size_t i = begin; i < middle; ++i) half += double(work_[size_t(order_[i])]);
-    if (mass + half >= wanted) {
+    const auto at = [&](size_t index) { return best_.begin() + std::ptrdiff_t(index); };
+    std::nth_element(at(begin), at(middle), at(end), std::greater<float>());
+    const double upper = std::accumulate(at(begin), at(middle), 0.0);
+    if (mass + upper >= wanted) {
       end = middle;
     } else {
-      mass += half;
+      mass += upper;
       begin = middle;
     }
   }
-  for (size_t i = end; i < order_.size(); ++i) work_[size_t(order_[i])] = 0.0f;
+  const float lowest = best_[begin];
+  // of those that tie with the last one the lower ids stay (the original's sort leaves open which)
+  auto ties = std::count(best_.begin(), best_.begin() + std::ptrdiff_t(end), lowest);
+  for (float& weight : work_) {
+    if (weight < lowest || (weight == lowest && ties-- <= 0)) weight = 0.0f;
+  }
 }
 
 int32_t Sampler::draw(int vocab) {
   keep_top_k(vocab);
   const float best = *std::max_element(work_.begin(), work_.end());
   for (float& score : work_) {
-    const float distance = score - best;  // 0 or less; -inf where the score is dropped or the difference overflows
-    score = distance == 0.0f ? 1.0f : std::exp(distance / options_.temperature);
+    if (score == dropped) {
+      score = 0.0f;
+    } else if (score == best) {
+      score = 1.0f;  // whatever the temperature's division gives
+    } else {
+      score = std::exp((score - best) / options_.temperature);
+    }
   }
   keep_top_p(vocab);
   double total = 0.0;

@@ -11,11 +11,11 @@ namespace minigpt4 {
 
 /// Defaults: the original's `answer_prepare`, and the top-k of 50 that Hugging Face adds in silence.
 struct SamplingOptions {
-  float temperature = 1.0f;         // 0: greedy (the best logit, lowest id on a tie; no other option but the penalty applies)
-  int top_k = 50;                   // 0: off
-  float top_p = 0.9f;               // 1: off
-  float min_p = 0.0f;               // 0: off; drops tokens below min_p times the best probability
-  float repetition_penalty = 1.05f; // 1: off; over the ids already generated, each once (not the prompt)
+  float temperature = 1.0f;  // 0: greedy (the best logit, lowest id on a tie; of the others only the penalty acts)
+  int top_k = 50;            // 0: off
+  float top_p = 0.9f;        // 1: off
+  float min_p = 0.0f;        // 0: off; drops tokens below min_p times the best probability
+  float repetition_penalty = 1.05f;  // 1: off; over the ids already generated, each once (not the prompt)
   uint64_t seed = 0;
 };
 
@@ -23,9 +23,9 @@ class Sampler {
  public:
   /// Errors: ERR_ARGUMENT (temperature < 0, top_p outside (0, 1], top_k < 0, min_p outside [0, 1], penalty <= 0, NaN).
   explicit Sampler(const SamplingOptions& options);
-  /// Draws from logits[vocab] (not changed). Non-finite logits: ERR_INTERNAL with the first such id; vocab < 1:
-  /// ERR_ARGUMENT. The returned id counts as generated from now on. Takes time proportional to vocab and, after the first
-  /// call, no memory. The same options and logits give the same ids (as far as the C library's exp rounds alike).
+  /// Draws from logits[vocab] (not changed). The returned id counts as generated from now on. Errors: ERR_INTERNAL with
+  /// the first id whose logit is not finite, ERR_ARGUMENT if vocab < 1. Takes time proportional to vocab and, after the
+  /// first call, no memory. The same options and logits give the same ids (as far as C libraries' exp round alike).
   int32_t next(const float* logits, int vocab);
 
  private:
@@ -33,8 +33,7 @@ class Sampler {
   Rng rng_;
   std::vector<uint64_t> generated_;  // a bit an id
   std::vector<float> work_;          // [vocab]: scores, then weights relative to the best
-  std::vector<float> best_;          // the top_k highest scores
-  std::vector<int32_t> order_;       // ids that top-p chooses among
+  std::vector<float> best_;          // scores or weights among which a cut is looked for
 
   void penalise(int vocab);
   int32_t draw(int vocab);

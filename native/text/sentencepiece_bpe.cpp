@@ -203,9 +203,12 @@ std::string SentencePieceBpe::bytes_of(int32_t id) const {
   const std::string& piece = vocabulary_.pieces[size_t(id)];
   switch (vocabulary_.kinds[size_t(id)]) {
     case PieceKind::unknown:
-    case PieceKind::control: return {};
-    case PieceKind::byte: return std::string(1, char(byte_of_piece(piece)));
-    default: return with_spaces(piece);
+    case PieceKind::control:
+      return {};
+    case PieceKind::byte:
+      return std::string(1, char(byte_of_piece(piece)));
+    default:
+      return with_spaces(piece);
   }
 }
 

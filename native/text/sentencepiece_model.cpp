@@ -1,4 +1,4 @@
-// Reads a SentencePiece `tokenizer.model`: the few protobuf fields that a BPE vocabulary needs, with every length checked.
+// Reads a SentencePiece `tokenizer.model`: the few protobuf fields that a BPE vocabulary needs, every length checked.
 #include <cstring>
 #include <unordered_set>
 
@@ -19,13 +19,23 @@ class Message {
     const uint64_t key = varint();
     field_ = key >> 3;
     wire_ = int(key & 7);
-    if (field_ == 0 || field_ > 0x1FFFFFFF) fail(code::file_format, where(), "field number ", field_, ", expected 1 to 2^29 - 1");
+    if (field_ == 0 || field_ > 0x1FFFFFFF)
+      fail(code::file_format, where(), "field number ", field_, ", expected 1 to 2^29 - 1");
     switch (wire_) {
-      case 0: number_ = varint(); break;
-      case 1: content_ = take(8); break;
-      case 2: content_ = take(varint()); break;
-      case 5: content_ = take(4); break;
-      default: fail(code::file_format, where(), "wire type ", wire_, ", expected 0, 1, 2 or 5");
+      case 0:
+        number_ = varint();
+        break;
+      case 1:
+        content_ = take(8);
+        break;
+      case 2:
+        content_ = take(varint());
+        break;
+      case 5:
+        content_ = take(4);
+        break;
+      default:
+        fail(code::file_format, where(), "wire type ", wire_, ", expected 0, 1, 2 or 5");
     }
     return true;
   }
@@ -50,7 +60,8 @@ class Message {
 
   std::string where() const { return "tokenizer.model: at byte " + std::to_string(at_) + " of a message: "; }
   void expect(int wire) const {
-    if (wire_ != wire) fail(code::file_format, where(), "field ", field_, " has wire type ", wire_, ", expected ", wire);
+    if (wire_ != wire)
+      fail(code::file_format, where(), "field ", field_, " has wire type ", wire_, ", expected ", wire);
   }
   uint64_t varint() {
     uint64_t value = 0;
@@ -84,13 +95,26 @@ struct Settings {
 void read_trainer(std::string_view bytes, Settings& settings) {
   for (Message message(bytes); message.next();) {
     switch (message.field()) {
-      case 3: settings.model_type = message.number(); break;
-      case 24: settings.whitespace_as_suffix = message.flag(); break;
-      case 45: settings.unknown = message.bytes(); break;
-      case 46: settings.bos = message.bytes(); break;
-      case 47: settings.eos = message.bytes(); break;
-      case 48: settings.padding = message.bytes(); break;
-      default: break;
+      case 3:
+        settings.model_type = message.number();
+        break;
+      case 24:
+        settings.whitespace_as_suffix = message.flag();
+        break;
+      case 45:
+        settings.unknown = message.bytes();
+        break;
+      case 46:
+        settings.bos = message.bytes();
+        break;
+      case 47:
+        settings.eos = message.bytes();
+        break;
+      case 48:
+        settings.padding = message.bytes();
+        break;
+      default:
+        break;
     }
   }
 }
@@ -98,11 +122,20 @@ void read_trainer(std::string_view bytes, Settings& settings) {
 void read_normalizer(std::string_view bytes, Settings& settings) {
   for (Message message(bytes); message.next();) {
     switch (message.field()) {
-      case 2: settings.has_character_map = !message.bytes().empty(); break;
-      case 3: settings.add_space_prefix = message.flag(); break;
-      case 4: settings.remove_extra_whitespaces = message.flag(); break;
-      case 5: settings.escape_whitespaces = message.flag(); break;
-      default: break;
+      case 2:
+        settings.has_character_map = !message.bytes().empty();
+        break;
+      case 3:
+        settings.add_space_prefix = message.flag();
+        break;
+      case 4:
+        settings.remove_extra_whitespaces = message.flag();
+        break;
+      case 5:
+        settings.escape_whitespaces = message.flag();
+        break;
+      default:
+        break;
     }
   }
 }
@@ -113,15 +146,23 @@ void read_piece(std::string_view bytes, Vocabulary& vocabulary) {
   uint64_t kind = 1;
   for (Message message(bytes); message.next();) {
     switch (message.field()) {
-      case 1: piece = message.bytes(); break;
-      case 2: score = message.real(); break;
-      case 3: kind = message.number(); break;
-      default: break;
+      case 1:
+        piece = message.bytes();
+        break;
+      case 2:
+        score = message.real();
+        break;
+      case 3:
+        kind = message.number();
+        break;
+      default:
+        break;
     }
   }
   const size_t id = vocabulary.pieces.size();
   if (piece.empty()) fail(code::file_format, "tokenizer.model: piece ", id, " is empty, expected some text");
-  if (kind < 1 || kind > 6) fail(code::file_format, "tokenizer.model: piece ", id, " has type ", kind, ", expected 1 to 6");
+  if (kind < 1 || kind > 6)
+    fail(code::file_format, "tokenizer.model: piece ", id, " has type ", kind, ", expected 1 to 6");
   vocabulary.pieces.emplace_back(piece);
   vocabulary.scores.push_back(score);
   vocabulary.kinds.push_back(PieceKind(kind));
@@ -129,11 +170,12 @@ void read_piece(std::string_view bytes, Vocabulary& vocabulary) {
 
 void check_supported(const Settings& settings) {
   if (settings.model_type != 2) {
-    fail(code::unsupported, "tokenizer.model: model type ", settings.model_type, ", expected 2 (BPE); unigram, word and ",
-         "character models are not supported");
+    fail(code::unsupported, "tokenizer.model: model type ", settings.model_type,
+         ", expected 2 (BPE); unigram, word and ", "character models are not supported");
   }
   if (settings.has_character_map) {
-    fail(code::unsupported, "tokenizer.model: it normalises characters by a table, expected the identity as Llama's has it");
+    fail(code::unsupported,
+         "tokenizer.model: it normalises characters by a table, expected the identity as Llama's has it");
   }
   if (settings.whitespace_as_suffix || !settings.escape_whitespaces) {
     fail(code::unsupported, "tokenizer.model: spaces as suffixes or not escaped, expected them as the prefix U+2581");
@@ -155,10 +197,17 @@ Vocabulary vocabulary_from_sentencepiece(const void* bytes, size_t size) {
   Settings settings;
   for (Message model(std::string_view(static_cast<const char*>(bytes), size)); model.next();) {
     switch (model.field()) {
-      case 1: read_piece(model.bytes(), vocabulary); break;
-      case 2: read_trainer(model.bytes(), settings); break;
-      case 3: read_normalizer(model.bytes(), settings); break;
-      default: break;
+      case 1:
+        read_piece(model.bytes(), vocabulary);
+        break;
+      case 2:
+        read_trainer(model.bytes(), settings);
+        break;
+      case 3:
+        read_normalizer(model.bytes(), settings);
+        break;
+      default:
+        break;
     }
   }
   if (vocabulary.pieces.empty()) fail(code::file_format, "tokenizer.model: there is no piece in it (", size, " bytes)");

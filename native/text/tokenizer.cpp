@@ -38,7 +38,8 @@ int32_t Tokenizer::id_of(std::string_view piece) const noexcept {
 }
 
 void Tokenizer::check_id(int32_t id) const {
-  if (id < 0 || id >= size()) fail(code::argument, "token id ", id, " is outside the vocabulary of ", size(), " pieces");
+  if (id < 0 || id >= size())
+    fail(code::argument, "token id ", id, " is outside the vocabulary of ", size(), " pieces");
 }
 
 std::vector<int32_t> Tokenizer::encode_with_specials(std::string_view text) const {

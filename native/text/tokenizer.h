@@ -28,7 +28,8 @@ struct Vocabulary {
 /// From `tokenizer.ggml.*`. Errors: ERR_FILE_FORMAT (arrays of different lengths, ids out of range, missing keys),
 /// ERR_UNSUPPORTED (another tokenizer model).
 Vocabulary vocabulary_from_gguf(const GgufFile& file);
-/// From a SentencePiece `tokenizer.model` (a protobuf, parsed here; BPE models only). Errors: ERR_FILE_FORMAT, ERR_UNSUPPORTED.
+/// From a SentencePiece `tokenizer.model` (a protobuf, parsed here; BPE models only). Errors: ERR_FILE_FORMAT,
+/// ERR_UNSUPPORTED.
 Vocabulary vocabulary_from_sentencepiece(const void* bytes, size_t size);
 
 class PieceMatcher;
@@ -41,7 +42,7 @@ class Tokenizer {
   const Vocabulary& vocabulary() const noexcept { return vocabulary_; }
   int32_t size() const noexcept { return int32_t(vocabulary_.pieces.size()); }
 
-  /// Ids of one piece of text: no BOS, no EOS, control pieces in the text not parsed; user-defined ones are. A non-empty
+  /// Ids of one text: no BOS, no EOS, control pieces in the text not parsed; user-defined ones are. A non-empty
   /// SentencePiece text gets its own dummy space when the vocabulary says so. Invalid UTF-8 becomes byte tokens; never
   /// fails (but for want of memory). Time is n log n in the text's length.
   virtual std::vector<int32_t> encode(std::string_view text) const = 0;

@@ -9,8 +9,8 @@ namespace minigpt4 {
 
 /// What stands at a position of a text.
 struct Utf8Character {
-  char32_t point;   // 0xFFFD when invalid
-  size_t length;    // bytes, at least 1: of the character, or of the maximal invalid sequence (1 to 3)
+  char32_t point;  // 0xFFFD when invalid
+  size_t length;   // bytes, at least 1: of the character, or of the maximal invalid sequence (1 to 3)
   bool valid;
   bool incomplete;  // invalid only because the text ends here: more bytes could make it a character
 };

@@ -49,7 +49,8 @@ void read_scores(const GgufFile& file, Vocabulary& vocabulary) {
 void read_kinds(const GgufFile& file, Vocabulary& vocabulary) {
   for (const int64_t kind : file.integers_key("tokenizer.ggml.token_type")) {
     if (kind < 1 || kind > 6) {
-      fail(code::file_format, file.path(), ": token ", vocabulary.kinds.size(), " has type ", kind, ", expected 1 to 6");
+      fail(code::file_format, file.path(), ": token ", vocabulary.kinds.size(), " has type ", kind,
+           ", expected 1 to 6");
     }
     vocabulary.kinds.push_back(PieceKind(kind));
   }

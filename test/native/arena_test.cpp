@@ -1,6 +1,7 @@
 // Who holds what, alignment, limits.
 #include "core/arena.h"
 
+#include <cstdint>
 #include <cstring>
 
 #include "check.h"
@@ -9,7 +10,7 @@ using namespace minigpt4;
 
 namespace {
 
-const Holding& of(const std::vector<Holding>& all, const std::string& owner) {
+Holding of(const std::vector<Holding>& all, const std::string& owner) {
   for (const Holding& each : all) {
     if (each.owner == owner) return each;
   }
@@ -44,7 +45,8 @@ TEST("arena: what does not fit is an error that says who asked") {
   Arena arena;
   arena.set_limit(1000);
   void* const piece = arena.take(600, "kv cache");
-  CHECK_ERROR(code::out_of_memory, "activations needs 401 bytes, but 600 bytes of the 1000", arena.take(401, "activations"));
+  CHECK_ERROR(code::out_of_memory, "activations needs 401 bytes, but 600 bytes of the 1000",
+              arena.take(401, "activations"));
   CHECK_ERROR(code::out_of_memory, "kv cache", arena.take(SIZE_MAX, "kv cache"));
   arena.give(piece);
   arena.give(arena.take(1000, "activations"));

@@ -1,4 +1,4 @@
-// Every byte against Pillow's Image.resize(BICUBIC): hashes of the results of version 12 (and 9.5, which gives the same),
+// Every byte against Pillow's Image.resize(BICUBIC): hashes of the results of version 12 (9.5 gives the same ones),
 // printed by scripts/bicubic-cases.py.
 #include "image/bicubic.h"
 
@@ -104,8 +104,10 @@ TEST("bicubic: made-up pictures of every kind of shape") {
       const std::vector<uint8_t> source = picture(each.width, each.height, extreme);
       const auto found = resize_bicubic(source.data(), each.width, each.height, each.size_x, each.size_y);
       if (fnv(found) == (extreme ? each.of_extremes : each.of_noise)) continue;
-      check::failed(__FILE__, __LINE__, std::to_string(each.width) + " x " + std::to_string(each.height) + " to " +
-                    std::to_string(each.size_x) + " x " + std::to_string(each.size_y) + (extreme ? " (extremes)" : ""));
+      check::failed(__FILE__, __LINE__,
+                    std::to_string(each.width) + " x " + std::to_string(each.height) + " to " +
+                        std::to_string(each.size_x) + " x " + std::to_string(each.size_y) +
+                        (extreme ? " (extremes)" : ""));
     }
   }
 }
@@ -131,7 +133,8 @@ TEST("bicubic: errors") {
   CHECK_ERROR(code::image, "at least 1", resize_bicubic(pixel, 1, -5, 224, 224));
   CHECK_ERROR(code::image, "at least 1", resize_bicubic(pixel, 1, 1, 0, 224));
   constexpr int huge = std::numeric_limits<int>::max();
-  CHECK_ERROR(code::image, "memory", resize_bicubic(pixel, 1, 1, huge, huge));  // 2^63.6 bytes: more than a vector may hold
+  // 2^63.6 bytes: more than a vector may hold
+  CHECK_ERROR(code::image, "memory", resize_bicubic(pixel, 1, 1, huge, huge));
 }
 
 TEST("bicubic: CLIP's normalisation") {

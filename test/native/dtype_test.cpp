@@ -46,8 +46,9 @@ TEST("dtype: every half goes to the float it is and back") {
       CHECK(std::isnan(found) && std::isnan(half_to_float(float_to_half(found))));
       continue;
     }
-    const float expected = exponent == 31 ? INFINITY : exponent == 0 ? std::ldexp(float(fraction), -24)
-                                                                     : std::ldexp(float(1024 + fraction), exponent - 25);
+    const float expected = exponent == 31  ? INFINITY
+                           : exponent == 0 ? std::ldexp(float(fraction), -24)
+                                           : std::ldexp(float(1024 + fraction), exponent - 25);
     CHECK_EQUAL(std::bit_cast<uint32_t>(found), std::bit_cast<uint32_t>(std::copysign(expected, sign)));
     CHECK_EQUAL(float_to_half(found), half);
   }

@@ -52,7 +52,8 @@ class JsonReader {
     throw std::runtime_error("JSON: expected " + expected + " at byte " + std::to_string(at_));
   }
   char peek() {
-    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\r' || text_[at_] == '\t')) ++at_;
+    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\r' || text_[at_] == '\t'))
+      ++at_;
     return at_ < text_.size() ? text_[at_] : '\0';
   }
   bool accept(char wanted) {
@@ -103,8 +104,12 @@ class JsonReader {
         word("false");
         value.kind = Json::Kind::boolean;
         break;
-      case 'n': word("null"); break;
-      default: value.kind = Json::Kind::number; value.real = number();
+      case 'n':
+        word("null");
+        break;
+      default:
+        value.kind = Json::Kind::number;
+        value.real = number();
     }
     return value;
   }

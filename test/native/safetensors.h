@@ -44,10 +44,14 @@ class SafeTensorsHeader {
       std::string dtype;
       std::vector<uint64_t> shape, offsets;
       members([&](const std::string& member) {
-        if (member == "dtype") dtype = string();
-        else if (member == "shape") shape = numbers();
-        else if (member == "data_offsets") offsets = numbers();
-        else wrong("dtype, shape or data_offsets");
+        if (member == "dtype")
+          dtype = string();
+        else if (member == "shape")
+          shape = numbers();
+        else if (member == "data_offsets")
+          offsets = numbers();
+        else
+          wrong("dtype, shape or data_offsets");
       });
       if (offsets.size() != 2) wrong("two data_offsets");
       tensor(name, dtype, shape, offsets[0], offsets[1]);
@@ -101,7 +105,8 @@ class SafeTensorsHeader {
     do {
       if (peek() < '0' || peek() > '9') wrong("a number");
       uint64_t value = 0;
-      for (; at_ < text_.size() && text_[at_] >= '0' && text_[at_] <= '9'; ++at_) value = value * 10 + uint64_t(text_[at_] - '0');
+      for (; at_ < text_.size() && text_[at_] >= '0' && text_[at_] <= '9'; ++at_)
+        value = value * 10 + uint64_t(text_[at_] - '0');
       all.push_back(value);
     } while (more(']'));
     return all;
@@ -115,21 +120,23 @@ inline std::map<std::string, SafeTensor> read_safetensors(const std::string& pat
   uint64_t length = 0;
   if (all.size() >= sizeof length) std::memcpy(&length, all.data(), sizeof length);
   if (all.size() < sizeof length || length > all.size() - sizeof length) {
-    minigpt4::fail(minigpt4::code::file_format, path, " is no safetensors file: its header of ", length, " bytes does not fit");
+    minigpt4::fail(minigpt4::code::file_format, path, " is no safetensors file: its header of ", length,
+                   " bytes does not fit");
   }
   const std::string header = all.substr(sizeof length, length);
   const size_t start = sizeof length + length;
   std::map<std::string, SafeTensor> tensors;
-  SafeTensorsHeader(header, path).read([&](const std::string& name, const std::string& dtype,
-                                           const std::vector<uint64_t>& shape, uint64_t begin, uint64_t end) {
-    if (begin > end || end > all.size() - start) {
-      minigpt4::fail(minigpt4::code::file_format, path, ": the data of ", name, " is not in the file");
-    }
-    SafeTensor& tensor = tensors[name];
-    tensor.dtype = dtype;
-    tensor.shape = shape;
-    tensor.bytes.resize(end - begin);
-    if (end > begin) std::memcpy(tensor.bytes.data(), all.data() + start + begin, end - begin);
-  });
+  SafeTensorsHeader(header, path)
+      .read([&](const std::string& name, const std::string& dtype, const std::vector<uint64_t>& shape, uint64_t begin,
+                uint64_t end) {
+        if (begin > end || end > all.size() - start) {
+          minigpt4::fail(minigpt4::code::file_format, path, ": the data of ", name, " is not in the file");
+        }
+        SafeTensor& tensor = tensors[name];
+        tensor.dtype = dtype;
+        tensor.shape = shape;
+        tensor.bytes.resize(end - begin);
+        if (end > begin) std::memcpy(tensor.bytes.data(), all.data() + start + begin, end - begin);
+      });
   return tensors;
 }

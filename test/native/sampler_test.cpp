@@ -35,7 +35,8 @@ SamplingOptions sampling(float temperature, int top_k, float top_p, float min_p,
 /// 40 different logits from -4 to 5.75, or (tied) ten values four times each.
 std::vector<float> logits40(bool tied) {
   std::vector<float> logits(40);
-  for (int i = 0; i < 40; ++i) logits[size_t(i)] = tied ? float(i * 17 % 40 / 4) * 0.5f - 2.0f : float(i * 17 % 40) * 0.25f - 4.0f;
+  for (int i = 0; i < 40; ++i)
+    logits[size_t(i)] = tied ? float(i * 17 % 40 / 4) * 0.5f - 2.0f : float(i * 17 % 40) * 0.25f - 4.0f;
   return logits;
 }
 
@@ -47,10 +48,13 @@ std::map<int32_t, int> histogram(const SamplingOptions& options, const std::vect
 }
 
 /// The original's steps one after the other, by sorting: id to probability.
-std::map<int32_t, double> reference(std::vector<double> scores, const std::vector<bool>& seen, const SamplingOptions& options) {
+std::map<int32_t, double> reference(std::vector<double> scores, const std::vector<bool>& seen,
+                                    const SamplingOptions& options) {
   const size_t count = scores.size();
   for (size_t i = 0; i < count; ++i) {
-    if (seen[i]) scores[i] = scores[i] < 0 ? scores[i] * double(options.repetition_penalty) : scores[i] / double(options.repetition_penalty);
+    if (seen[i])
+      scores[i] = scores[i] < 0 ? scores[i] * double(options.repetition_penalty)
+                                : scores[i] / double(options.repetition_penalty);
     scores[i] /= double(options.temperature);
   }
   std::vector<int32_t> order(count);
@@ -105,33 +109,81 @@ TEST("sampler: the tokens and probabilities that Hugging Face's warpers leave") 
     std::map<int32_t, double> expected;
   };
   const Case cases[] = {
-      {false, 1.0f, 5, 1.0f, 0.0f, {
-        {7, 0.310022}, {14, 0.241445}, {21, 0.188038}, {28, 0.146444}, {35, 0.114051}}},
-      {false, 1.0f, 0, 0.9f, 0.0f, {
-        {2, 0.069042}, {7, 0.24098}, {9, 0.05377}, {14, 0.187675}, {16, 0.041876}, {21, 0.146162},
-        {23, 0.032613}, {28, 0.113831}, {30, 0.025399}, {35, 0.088652}}},
-      {false, 1.0f, 50, 0.9f, 0.0f, {
-        {2, 0.069042}, {7, 0.24098}, {9, 0.05377}, {14, 0.187675}, {16, 0.041876}, {21, 0.146162},
-        {23, 0.032613}, {28, 0.113831}, {30, 0.025399}, {35, 0.088652}}},
-      {false, 2.0f, 7, 0.8f, 0.0f, {
-        {2, 0.119202}, {7, 0.222698}, {14, 0.196531}, {21, 0.173438}, {28, 0.153058}, {35, 0.135073}}},
-      {false, 1.0f, 0, 1.0f, 0.1f, {
-        {2, 0.069042}, {7, 0.24098}, {9, 0.05377}, {14, 0.187675}, {16, 0.041876}, {21, 0.146162},
-        {23, 0.032613}, {28, 0.113831}, {30, 0.025399}, {35, 0.088652}}},
-      {false, 0.7f, 10, 0.95f, 0.2f, {
-        {7, 0.360831}, {14, 0.252463}, {21, 0.176642}, {28, 0.123591}, {35, 0.086473}}},
-      {true, 1.0f, 5, 1.0f, 0.0f, {
-        {2, 0.094385}, {7, 0.155615}, {9, 0.094385}, {14, 0.155615}, {16, 0.094385}, {21, 0.155615},
-        {28, 0.155615}, {35, 0.094385}}},
-      {true, 1.0f, 0, 1.0f, 0.1f, {
-        {2, 0.064998}, {4, 0.039423}, {6, 0.014503}, {7, 0.107164}, {9, 0.064998}, {11, 0.023911},
-        {13, 0.014503}, {14, 0.107164}, {16, 0.064998}, {18, 0.023911}, {20, 0.014503}, {21, 0.107164},
-        {23, 0.039423}, {25, 0.023911}, {28, 0.107164}, {30, 0.039423}, {32, 0.023911}, {35, 0.064998},
-        {37, 0.039423}, {39, 0.014503}}},
+      {false, 1.0f, 5, 1.0f, 0.0f, {{7, 0.310022}, {14, 0.241445}, {21, 0.188038}, {28, 0.146444}, {35, 0.114051}}},
+      {false,
+       1.0f,
+       0,
+       0.9f,
+       0.0f,
+       {{2, 0.069042},
+        {7, 0.24098},
+        {9, 0.05377},
+        {14, 0.187675},
+        {16, 0.041876},
+        {21, 0.146162},
+        {23, 0.032613},
+        {28, 0.113831},
+        {30, 0.025399},
+        {35, 0.088652}}},
+      {false,
+       1.0f,
+       50,
+       0.9f,
+       0.0f,
+       {{2, 0.069042},
+        {7, 0.24098},
+        {9, 0.05377},
+        {14, 0.187675},
+        {16, 0.041876},
+        {21, 0.146162},
+        {23, 0.032613},
+        {28, 0.113831},
+        {30, 0.025399},
+        {35, 0.088652}}},
+      {false,
+       2.0f,
+       7,
+       0.8f,
+       0.0f,
+       {{2, 0.119202}, {7, 0.222698}, {14, 0.196531}, {21, 0.173438}, {28, 0.153058}, {35, 0.135073}}},
+      {false,
+       1.0f,
+       0,
+       1.0f,
+       0.1f,
+       {{2, 0.069042},
+        {7, 0.24098},
+        {9, 0.05377},
+        {14, 0.187675},
+        {16, 0.041876},
+        {21, 0.146162},
+        {23, 0.032613},
+        {28, 0.113831},
+        {30, 0.025399},
+        {35, 0.088652}}},
+      {false, 0.7f, 10, 0.95f, 0.2f, {{7, 0.360831}, {14, 0.252463}, {21, 0.176642}, {28, 0.123591}, {35, 0.086473}}},
+      {true,
+       1.0f,
+       5,
+       1.0f,
+       0.0f,
+       {{2, 0.094385},
+        {7, 0.155615},
+        {9, 0.094385},
+        {14, 0.155615},
+        {16, 0.094385},
+        {21, 0.155615},
+        {28, 0.155615},
+        {35, 0.094385}}},
+      {true, 1.0f, 0, 1.0f, 0.1f, {{2, 0.064998},  {4, 0.039423},  {6, 0.014503},  {7, 0.107164},  {9, 0.064998},
+                                   {11, 0.023911}, {13, 0.014503}, {14, 0.107164}, {16, 0.064998}, {18, 0.023911},
+                                   {20, 0.014503}, {21, 0.107164}, {23, 0.039423}, {25, 0.023911}, {28, 0.107164},
+                                   {30, 0.039423}, {32, 0.023911}, {35, 0.064998}, {37, 0.039423}, {39, 0.014503}}},
   };
   for (const Case& each : cases) {
     constexpr int draws = 20000;
-    const auto counts = histogram(sampling(each.temperature, each.top_k, each.top_p, each.min_p), logits40(each.tied), draws);
+    const auto counts =
+        histogram(sampling(each.temperature, each.top_k, each.top_p, each.min_p), logits40(each.tied), draws);
     CHECK_EQUAL(counts.size(), each.expected.size());
     for (const auto& [id, probability] : each.expected) {
       // five standard deviations of a binomial count; the seed is fixed, so this passes always or never
@@ -148,7 +200,8 @@ TEST("sampler: the same ids as a plain implementation draws with the same number
   int compared = 0;
   for (int round = 0; round < 60; ++round) {
     const int vocab = 1 + int(random.next() % 700);
-    SamplingOptions options = sampling(0.25f + float(random.uniform()) * 2, int(random.next() % 60), 1.0f, 0.0f, random.next());
+    SamplingOptions options =
+        sampling(0.25f + float(random.uniform()) * 2, int(random.next() % 60), 1.0f, 0.0f, random.next());
     if (random.next() % 4) options.top_p = 0.05f + 0.9f * float(random.uniform());
     if (random.next() % 2) options.min_p = 0.2f * float(random.uniform());
     options.repetition_penalty = 0.8f + float(random.uniform());
@@ -169,8 +222,8 @@ TEST("sampler: the same ids as a plain implementation draws with the same number
         below += probability;
       }
       const int32_t found = sampler.next(logits.data(), vocab);
-      // weights are float32 here and double there: 700 of them, each within 2^-22, move a border by less than 2e-4; a cut
-      // of top-k, top-p or min-p that falls within rounding of a token would move it further, which these seeds do not meet
+      // weights are float32 here and double there: 700 of them, each within 2^-22, move a border by less than 2e-4; a
+      // cut that falls within rounding of a token would move it further, which this seed does not meet
       if (distance > 2e-4) {
         CHECK_EQUAL(found, expected);
         ++compared;

@@ -39,17 +39,18 @@ TEST("stop matcher: the result does not depend on the cuts") {
       {{"###"}, "A #dog## runs", {"A #dog## runs", false}},
       {{"###"}, "####", {"", true}},
       {{"###"}, "ends with ##", {"ends with ##", false}},
-      {{"aab"}, "aaaab!", {"aa", true}},                    // falls back within the stop string
+      {{"aab"}, "aaaab!", {"aa", true}},  // falls back within the stop string
       {{"abcabd"}, "abcabcabd", {"abc", true}},
-      {{"abc", "b"}, "xabc", {"xa", true}},                 // the one that is complete first
-      {{"b", "ab"}, "xab", {"x", true}},                    // both complete at once: the longest
-      {{"b", ""}, "xyz", {"xyz", false}},                   // empty ones are ignored
+      {{"abc", "b"}, "xabc", {"xa", true}},  // the one that is complete first
+      {{"b", "ab"}, "xab", {"x", true}},     // both complete at once: the longest
+      {{"b", ""}, "xyz", {"xyz", false}},    // empty ones are ignored
       {{}, "xyz", {"xyz", false}},
       {{"\n\n", "</s>"}, "one\ntwo</s>three\n\n", {"one\ntwo", true}},
       {{"日本"}, "東日日本", {"東日", true}},
   };
   for (const Case& each : cases) {
-    for (size_t size = 1; size <= each.text.size(); ++size) CHECK_EQUAL(stream(each.stops, each.text, size), each.expected);
+    for (size_t size = 1; size <= each.text.size(); ++size)
+      CHECK_EQUAL(stream(each.stops, each.text, size), each.expected);
   }
 }
 

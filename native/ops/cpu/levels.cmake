@@ -2,7 +2,7 @@
 # processor and compiler know it; which of them runs is decided when the program does (levels.cpp).
 include(CheckCXXCompilerFlag)
 
-set(levels ${CMAKE_SOURCE_DIR}/native/ops/cpu/levels)
+set(levels ${CMAKE_CURRENT_LIST_DIR}/levels)
 # no errno from sqrt, so that it is an instruction; GCC 12 takes the intrinsics' own "undefined" operands for mistakes
 set(level_flags -fno-math-errno -fno-trapping-math -Wno-maybe-uninitialized -Wno-uninitialized)
 target_sources(minigpt4_native PRIVATE ${levels}/scalar.cpp)
@@ -25,6 +25,6 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|amd64|AMD64" AND NOT CMAKE_OSX_ARCHITE
 endif()
 
 if(MINIGPT4_TESTS)
-  add_executable(ops_bench ${CMAKE_SOURCE_DIR}/bench/ops_bench.cpp)
+  add_executable(ops_bench ${CMAKE_CURRENT_LIST_DIR}/../../../bench/ops_bench.cpp)
   target_link_libraries(ops_bench PRIVATE minigpt4_native)
 endif()

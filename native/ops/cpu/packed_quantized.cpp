@@ -18,8 +18,8 @@ void half_bytes(const uint8_t* qs, uint8_t* codes) {
 void fifth_bits(uint32_t bits, uint8_t* codes) {
   for (int i = 0; i < 4; ++i, bits >>= 8) {
     // Byte j of `spread` keeps bit j of eight; adding 127 carries any of them into the byte's top.
-    const uint64_t spread = uint64_t(bits & 255) * 0x0101010101010101u & 0x8040201008040201u;
-    const uint64_t sixteen = (spread + 0x7f7f7f7f7f7f7f7fu & 0x8080808080808080u) >> 3;
+    const uint64_t spread = (uint64_t(bits & 255) * 0x0101010101010101u) & 0x8040201008040201u;
+    const uint64_t sixteen = ((spread + 0x7f7f7f7f7f7f7f7fu) & 0x8080808080808080u) >> 3;
     uint64_t eight;
     std::memcpy(&eight, codes + 8 * i, 8);
     eight |= sixteen;

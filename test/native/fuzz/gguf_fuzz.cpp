@@ -1,4 +1,5 @@
-// Damaged GGUF files: opening one and decoding all its tensors gives numbers or an Error. Usage: gguf_fuzz SECONDS [SEED].
+// Damaged GGUF files: opening one and decoding all its tensors gives numbers or an Error. Usage: gguf_fuzz SECONDS
+// [SEED].
 #include <cstdlib>
 #include <filesystem>
 #include <iterator>
@@ -31,7 +32,11 @@ std::string healthy_file(const std::string& path) {
       {"epsilon", {6, 0, 1e-5}},
       {"precise", {12, 0, 0.1}},
       {"flag", {7, 0, true}},
-      {"tokenizer.ggml.tokens", {9, 8, Strings{"<unk>", "a", "", "\xe2\x96\x81" "b"}}},
+      {"tokenizer.ggml.tokens",
+       {9, 8,
+        Strings{"<unk>", "a", "",
+                "\xe2\x96\x81"
+                "b"}}},
       {"tokenizer.ggml.scores", {9, 6, std::vector<double>{0, -1, -2, -3}}},
       {"tokenizer.ggml.token_type", {9, 5, std::vector<int64_t>{2, 1, 1, 1}}},
       {"bytes", {9, 0, std::vector<uint64_t>{1, 2, 255}}},

@@ -42,10 +42,36 @@ class Mutator {
 
   /// Writes a number that borders on something over 1, 2, 4 or 8 bytes.
   void put_extreme(std::string& bytes, size_t at) {
-    static constexpr uint64_t kExtremes[] = {
-        0, 1, 2, 3, 7, 8, 31, 32, 33, 127, 128, 255, 256, 0x7fff, 0x8000, 0xffff, 0x10000, 0x3fffffff, 0x40000000,
-        0x7fffffff, 0x80000000, 0xfffffffe, 0xffffffff, 0x100000000, 0x3fffffffffffffff, 0x4000000000000000,
-        0x7fffffffffffffff, 0x8000000000000000, 0xfffffffffffffff0, 0xffffffffffffffff};
+    static constexpr uint64_t kExtremes[] = {0,
+                                             1,
+                                             2,
+                                             3,
+                                             7,
+                                             8,
+                                             31,
+                                             32,
+                                             33,
+                                             127,
+                                             128,
+                                             255,
+                                             256,
+                                             0x7fff,
+                                             0x8000,
+                                             0xffff,
+                                             0x10000,
+                                             0x3fffffff,
+                                             0x40000000,
+                                             0x7fffffff,
+                                             0x80000000,
+                                             0xfffffffe,
+                                             0xffffffff,
+                                             0x100000000,
+                                             0x3fffffffffffffff,
+                                             0x4000000000000000,
+                                             0x7fffffffffffffff,
+                                             0x8000000000000000,
+                                             0xfffffffffffffff0,
+                                             0xffffffffffffffff};
     uint64_t value = kExtremes[pick(sizeof kExtremes / sizeof *kExtremes)];
     if (pick(4) == 0) value = bytes.size() + pick(65) - 32;  // about the length of the whole
     const size_t width = std::min<size_t>(size_t(1) << pick(4), bytes.size() - at);
@@ -59,12 +85,22 @@ class Mutator {
     }
     const size_t at = place(bytes, interesting);
     switch (pick(9)) {
-      case 0: bytes[at] = char(bytes[at] ^ (1 << pick(8))); break;
-      case 1: bytes[at] = char(pick(256)); break;
-      case 2: bytes[at] = char(bytes[at] + (pick(2) ? 1 : -1)); break;
+      case 0:
+        bytes[at] = char(bytes[at] ^ (1 << pick(8)));
+        break;
+      case 1:
+        bytes[at] = char(pick(256));
+        break;
+      case 2:
+        bytes[at] = char(bytes[at] + (pick(2) ? 1 : -1));
+        break;
       case 3:
-      case 4: put_extreme(bytes, at); break;
-      case 5: bytes.resize(at); break;
+      case 4:
+        put_extreme(bytes, at);
+        break;
+      case 5:
+        bytes.resize(at);
+        break;
       case 6: {  // a piece from elsewhere over this place
         const size_t from = pick(bytes.size());
         const size_t length = std::min({pick(64) + 1, bytes.size() - at, bytes.size() - from});
@@ -77,7 +113,9 @@ class Mutator {
         bytes.insert(at, piece);
         break;
       }
-      case 8: bytes.erase(at, pick(64) + 1); break;
+      case 8:
+        bytes.erase(at, pick(64) + 1);
+        break;
     }
   }
 };
@@ -86,8 +124,8 @@ class Mutator {
 /// refused. An exception other than minigpt4::Error ends it with 1 and leaves the input in `finding-TARGET.bin`; the
 /// input of a crash is what the printed seed leads to again.
 template <class Run>
-int run_target(const char* target, int count, char** arguments, const std::vector<std::string>& seeds, size_t interesting,
-               Run&& run) {
+int run_target(const char* target, int count, char** arguments, const std::vector<std::string>& seeds,
+               size_t interesting, Run&& run) {
   const double seconds = count > 1 ? std::atof(arguments[1]) : 0;
   if (seconds <= 0) {
     std::fprintf(stderr, "usage: %s SECONDS [SEED]\n", target);

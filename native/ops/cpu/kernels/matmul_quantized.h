@@ -59,6 +59,10 @@ inline Codes code_vector(const uint8_t* block) {
   }
 }
 
+/// How far ahead of its use a single row asks for weights: the processor's own prefetching of one stream of memory does
+/// not reach the bandwidth.
+constexpr int kAhead = 1024;
+
 struct BlockScales {
   F scale[2], minimum[2];  // by half block, the second only where scales go by 16
 };
@@ -93,14 +97,19 @@ inline BlockScales block_scales(const uint8_t* scales, int64_t b, int part) {
   return s;
 }
 
-/// out[r · 16 + lane] for R rows from row r0 of a tile on and the `P` parts from part0 on of one group.
+/// out[r · 16 + lane] for R rows from row r0 of a tile on and the `P` parts from part0 on of one group. Not inlined:
+/// among others it would not get the registers it needs.
 template <int kind, int R, int P>
-inline void dot_rows(const QuantizedMatmul& m, const uint8_t* group, int64_t tile_at, int rows, int r0, int part0,
+[[gnu::noinline]] void dot_rows(const QuantizedMatmul& m, const uint8_t* group, int64_t tile_at, int rows, int r0, int part0,
                      float* out) {
   constexpr int bits = kind / 8;
   constexpr bool minimum = kind & 4, halves = kind & 2;
+  constexpr bool alone = R == 1;  // then no other row's work hides the latency of a chain of dot products
   const uint8_t *codes = group, *scales = group + m.scales_at;
   const int64_t blocks = m.cols / 32;
+  const int8_t* const activations = m.q;
+  const float *const factors = m.d, *const totals = m.sum;
+  const int32_t* const offsets = m.offset;
   F sum[R][P];
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) {
@@ -108,6 +117,10 @@ inline void dot_rows(const QuantizedMatmul& m, const uint8_t* group, int64_t til
   }
   for (int64_t b = 0; b < blocks; ++b, codes += bits * 64) {
     const int64_t at = tile_at + b * rows + r0;  // in blocks of one row
+    if constexpr (alone) {
+#pragma GCC unroll 8
+      for (int i = 0; i < bits; ++i) __builtin_prefetch(codes + kAhead + 64 * i);
+    }
 #pragma GCC unroll 2
     for (int p = 0; p < P; ++p) {
       const uint8_t* block = codes + (part0 + p) * kLanes * 4;
@@ -117,22 +130,22 @@ inline void dot_rows(const QuantizedMatmul& m, const uint8_t* group, int64_t til
       const BlockScales s = block_scales<kind>(scales, b, part0 + p);
 #pragma GCC unroll 12
       for (int r = 0; r < R; ++r) {
-        const int8_t* q = m.q + (at + r) * 32;
+        const int8_t* q = activations + (at + r) * 32;
         F value;
         if constexpr (halves) {
-          const int32_t* offset = m.offset + 2 * (at + r);
-          const float* total = m.sum + 2 * (at + r);
-          value = mul(s.scale[0], to_float(dot<bits, 4>(c, q, offset[0])));
-          value = fma(s.scale[1], to_float(dot<bits, 4>(c + 4, q + 16, offset[1])), value);
+          const int32_t* offset = offsets + 2 * (at + r);
+          const float* total = totals + 2 * (at + r);
+          value = mul(s.scale[0], to_float(dot<bits, 4, alone>(c, q, offset[0])));
+          value = fma(s.scale[1], to_float(dot<bits, 4, alone>(c + 4, q + 16, offset[1])), value);
           if constexpr (minimum) {
             value = fma(s.minimum[0], set1(total[0]), value);
             value = fma(s.minimum[1], set1(total[1]), value);
           }
         } else {
-          value = mul(s.scale[0], to_float(dot<bits, 8>(c, q, m.offset[at + r])));
-          if constexpr (minimum) value = fma(s.minimum[0], set1(m.sum[at + r]), value);
+          value = mul(s.scale[0], to_float(dot<bits, 8, alone>(c, q, offsets[at + r])));
+          if constexpr (minimum) value = fma(s.minimum[0], set1(totals[at + r]), value);
         }
-        sum[r][p] = fma(set1(m.d[at + r]), value, sum[r][p]);
+        sum[r][p] = fma(set1(factors[at + r]), value, sum[r][p]);
       }
     }
   }

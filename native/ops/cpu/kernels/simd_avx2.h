@@ -101,7 +101,8 @@ inline __m256i four(const int8_t* q) {
   return _mm256_set1_epi32(x);
 }
 /// offset + Σ codes · q over `words` words of four, in every lane. Offset makes up for the codes' being unsigned.
-template <int bits, int words>
+/// `split` (two chains, for processors where a dot product is one instruction) makes no difference here.
+template <int bits, int words, bool split>
 inline I dot(const Codes* codes, const int8_t* q, int32_t offset) {
   const __m256i ones = _mm256_set1_epi16(1);
   if constexpr (bits == 8) {

@@ -87,12 +87,16 @@ inline int32_t four(const int8_t* q) {
   return x;
 }
 /// offset + Σ codes · q over `words` words of four, in every lane. Offset makes up for the codes' being unsigned.
-template <int bits, int words>
+/// `split`: as two chains.
+template <int bits, int words, bool split>
 inline I dot(const Codes* codes, const int8_t* q, int32_t offset) {
-  I sum = _mm512_set1_epi32(offset);
+  I sum = _mm512_set1_epi32(offset), odd = _mm512_setzero_si512();
 #pragma GCC unroll 8
-  for (int j = 0; j < words; ++j) sum = _mm512_dpbusd_epi32(sum, codes[j], _mm512_set1_epi32(four(q + 4 * j)));
-  return sum;
+  for (int j = 0; j < words; ++j) {
+    I& to = split && j % 2 ? odd : sum;
+    to = _mm512_dpbusd_epi32(to, codes[j], _mm512_set1_epi32(four(q + 4 * j)));
+  }
+  return split ? _mm512_add_epi32(sum, odd) : sum;
 }
 
 }  // namespace minigpt4::cpu::MINIGPT4_LEVEL

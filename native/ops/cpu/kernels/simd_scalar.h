@@ -167,7 +167,8 @@ inline Codes bits_of(const Codes& x) {
 }
 
 /// offset + Σ codes · q over `words` words of four, in every lane. Offset makes up for the codes' being unsigned.
-template <int bits, int words>
+/// `split` (two chains, for processors where a dot product is one instruction) makes no difference here.
+template <int bits, int words, bool split>
 inline I dot(const Codes* codes, const int8_t* q, int32_t offset) {
   I sum;
   for (int i = 0; i < 16; ++i) sum.v[i] = offset;

@@ -1,0 +1,63 @@
+// The Ops of the CPU: shares each op among threads in pieces and hands the pieces to the level's kernels. Members are
+// defined by family: cpu_ops.cpp (memory, weights), matmul.cpp, normalization.cpp, rows.cpp, attention.cpp.
+#pragma once
+
+#include "core/thread_pool.h"
+#include "ops/cpu/packed_matrix.h"
+#include "ops/cpu/workspace.h"
+#include "ops/ops.h"
+
+namespace minigpt4::cpu {
+
+class CpuOps final : public Ops {
+ public:
+  CpuOps(const Level& level, int threads);
+
+  std::string describe() const override;
+
+  void* allocate(size_t bytes, const char* owner) override;
+  void release(void* memory) noexcept override;
+  void upload(void* to, const void* from_host, size_t bytes) override;
+  void download(void* to_host, const void* from, size_t bytes) override;
+  void copy(void* to, const void* from, size_t bytes) override;
+  std::vector<Holding> holdings() const override;
+
+  std::unique_ptr<Matrix> matrix(const MatrixView& view, const char* owner) override;
+
+  void matmul(float* y, const Matrix& w, const float* x, const float* bias, int T, Accumulate accumulate) override;
+  void embed(float* y, const Matrix& w, const int32_t* ids, int T) override;
+  void gather_rows(float* y, const float* x, const int32_t* rows, int n, int C) override;
+  void add(float* y, const float* x, int64_t n) override;
+
+  void layer_norm(float* y, const float* x, const float* weight, const float* bias, int T, int C, float eps) override;
+  void rms_norm(float* y, const float* x, const float* weight, int T, int C, float eps) override;
+  void gelu(float* y, const float* x, int64_t n) override;
+  void silu_mul(float* y, const float* gate, const float* up, int64_t n) override;
+
+  void rope_table(float* table, const int32_t* positions, const float* frequencies, int T, int half) override;
+  void rope(float* x, const float* table, int T, int H, int D, int half) override;
+
+  void kv_write(const KvPages& cache, const float* k, const float* v, const RaggedBatch& batch) override;
+  void kv_copy_page(const KvPages& cache, int to, int from) override;
+  void attend_paged(float* y, const float* q, const KvPages& cache, const RaggedBatch& batch, int H,
+                    float scale) override;
+  void attend(const Attention& a) override;
+
+  void patchify(float* y, const float* pixels, int B, int S, int p) override;
+  void prepend_class(float* x, const float* patches, const float* class_token, const float* positions, int B, int P,
+                     int C) override;
+
+ private:
+  using Pieces = std::function<void(int64_t begin, int64_t end, int thread)>;
+  /// body over [0, count), one call for `piece` things, each of which touches `values` values.
+  void rows_in_pieces(int64_t count, int64_t values, const Pieces& body);
+  void matmul_float(float* y, const PackedMatrix& w, const float* x, const float* bias, int T, bool accumulate);
+  void matmul_quantized(float* y, const PackedMatrix& w, const float* x, const float* bias, int T, bool accumulate);
+
+  const Level& level_;
+  std::shared_ptr<Arena> arena_;  // shared with the matrices, which may outlive this
+  ThreadPool threads_;
+  Workspace workspace_;
+};
+
+}  // namespace minigpt4::cpu

@@ -1,0 +1,119 @@
+// The command line's grammar: help, exit codes, advice, and errors that machines can read. Nothing here loads a model.
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { minigpt4 } from './command.js';
+
+const cli = suite('cli');
+const folder = mkdtempSync(join(tmpdir(), 'minigpt4-cli-'));
+cli.after(() => rmSync(folder, { recursive: true, force: true }));
+
+const commands = ['describe', 'chat', 'convert', 'inspect', 'verify', 'bench'];
+
+cli('help lists every command and ends well', async () => {
+  const { code, stdout } = await minigpt4(['--help']);
+  assert.is(code, 0);
+  for (const command of commands) assert.match(stdout, new RegExp(`^  ${command}\\b`, 'm'));
+  assert.match(stdout, /Examples:\n/);
+});
+
+for (const command of commands) {
+  cli(`help of ${command} has examples`, async () => {
+    const { code, stdout, stderr } = await minigpt4([command, '--help']);
+    assert.is(code, 0, stderr);
+    assert.match(stdout, new RegExp(`^Usage: minigpt4 ${command} `));
+    assert.match(stdout, new RegExp(`Examples:\\n  \\$ .*minigpt4 ${command}`));
+  });
+}
+
+cli("the version is the package's", async () => {
+  const { code, stdout } = await minigpt4(['--version']);
+  assert.is(code, 0);
+  assert.match(stdout, /^\d+\.\d+\.\d+\n$/);
+});
+
+cli('describe has the flags that others script against', async () => {
+  const { stdout } = await minigpt4(['describe', '--help']);
+  for (const flag of [
+    'model',
+    'llm',
+    'projection',
+    'prompt',
+    'template',
+    'temperature',
+    'top-p',
+    'top-k',
+    'seed',
+    'max-tokens',
+    'threads',
+    'json',
+  ]) {
+    assert.match(stdout, new RegExp(`^  --${flag}\\b`, 'm'));
+  }
+});
+
+/** [words, what the complaint says]; all are wrong use. */
+const wrong: [string[], RegExp][] = [
+  [[], /expected a command/],
+  [['descirbe', 'a.jpg'], /unknown command 'descirbe'\n\(Did you mean describe\?\)/],
+  [['describe'], /missing required argument 'picture'/],
+  [['describe', 'a.jpg', '--temprature', '1'], /unknown option '--temprature'\n\(Did you mean --temperature\?\)/],
+  [['describe', 'a.jpg', '--max_tokens=3'], /unknown option '--max_tokens=3'\n\(Did you mean --max-tokens\?\)/],
+  [['describe', 'a.jpg', '--xyzzy'], /unknown option '--xyzzy'\n\(--help/],
+  [['describe', 'a.jpg', '--temperature', 'hot'], /'--temperature <n>' argument 'hot' is invalid. Expected a number/],
+  [['describe', 'a.jpg', '--temperature'], /argument missing/],
+  [['describe', 'a.jpg', '--top-p', '3'], /describe: option --top-p: expected a number above 0 and at most 1, found 3/],
+  [
+    ['describe', 'a.jpg', '--max-tokens', '0'],
+    /option --max-tokens: expected a whole number from 1 to 16777216, found 0/,
+  ],
+  [['describe', 'a.jpg', '--threads', '0.5'], /option --threads: expected a whole number from 1 to 1024, found 0.5/],
+  [['describe', 'a.jpg', '--prompt', ' '], /option --prompt: expected a text that is not empty, found " "/],
+  [['describe', 'a.jpg', '--template', 'vicuna1'], /expected one of vicuna0, .*did you mean vicuna0\?/],
+  [['chat', '--seed', '-1'], /option --seed: expected a whole number from 0, found -1/],
+  [['chat', 'a.jpg'], /too many arguments/],
+  [['bench', '--repeat', '0'], /option --repeat: expected a whole number from 1, found 0/],
+  [['verify'], /missing required argument 'dir'/],
+  [['verify', folder, '--type', 'q8-0'], /Expected one of f32, .*Did you mean q8_0\?/],
+];
+for (const [words, complaint] of wrong) {
+  cli(`wrong use: minigpt4 ${words.join(' ').replace(folder, 'DIR')}`, async () => {
+    const { code, stdout, stderr } = await minigpt4(words);
+    assert.is(code, 2, stderr);
+    assert.match(stderr, complaint);
+    assert.is(stdout, '');
+  });
+}
+
+cli('wrong use with --json is one JSON line', async () => {
+  for (const words of [
+    ['describe', 'a.jpg', '--json', '--top-p', '3'],
+    ['describe', 'a.jpg', '--json', '--nonsense'],
+  ]) {
+    const { code, stdout } = await minigpt4(words);
+    assert.is(code, 2);
+    const { error } = JSON.parse(stdout) as { error: { code: string; message: string } };
+    assert.is(error.code, 'ERR_ARGUMENT');
+    assert.ok(error.message.length > 10);
+    assert.is(stdout.trimEnd().split('\n').length, 1);
+  }
+});
+
+cli('a missing model and a directory without a fixture are failures, not wrong use', async () => {
+  const missing = join(folder, 'missing.gguf');
+  const plain = await minigpt4(['describe', 'a.jpg', '--model', missing]);
+  assert.is(plain.code, 1);
+  assert.match(plain.stderr, /missing\.gguf/);
+  assert.is(plain.stderr.trimEnd().split('\n').length, 1, plain.stderr);
+  const json = await minigpt4(['describe', 'a.jpg', '--model', missing, '--json']);
+  assert.is(json.code, 1);
+  assert.is((JSON.parse(json.stdout) as { error: { code: string } }).error.code, 'ERR_FILE_NOT_FOUND');
+  assert.is(json.stderr, '');
+  const verify = await minigpt4(['verify', folder]);
+  assert.is(verify.code, 1);
+  assert.match(verify.stderr, /expected a language model .* found none/);
+});
+
+cli.run();

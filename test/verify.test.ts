@@ -1,0 +1,135 @@
+// The command that judges the model judges rightly: the fixtures pass at every type, and a changed expectation fails.
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import {
+  compareIds,
+  elementError,
+  largestDifference,
+  relativeError,
+  result,
+  worstCosineDistance,
+} from '../lib/verify/measure.js';
+import { verify } from '../lib/verify/verify.js';
+import { minigpt4 } from './command.js';
+import { fixture } from './models.js';
+
+const suiteOf = suite('verify');
+const folder = mkdtempSync(join(tmpdir(), 'minigpt4-verify-test-'));
+suiteOf.after(() => rmSync(folder, { recursive: true, force: true }));
+
+suiteOf('measures errors', () => {
+  assert.is(relativeError([1, 2, 3], [1, 2, 4]), 0.25);
+  assert.is(relativeError([0, 0], [0, 0]), 0);
+  assert.is(relativeError([1], [0]), Infinity);
+  assert.ok(Number.isNaN(relativeError([1], [1, 2])));
+  assert.ok(Number.isNaN(relativeError([NaN, 1], [1, 1])));
+  assert.is(elementError([1.5, 8], [1, 8]), 0.5);
+  assert.is(largestDifference([1, 9], [3, 8]), 2);
+  assert.ok(worstCosineDistance([1, 0, 0, 1], [1, 0, 0, 2], 2) < 1e-15);
+  assert.is(worstCosineDistance([1, 0, 1, 0], [1, 0, 0, 1], 2), 1);
+  assert.equal(compareIds([1, 2, 3], [1, 2, 3]), { different: 0 });
+  assert.equal(compareIds([1, 2], [1, 3, 4]), { different: 2, note: 'first at 1: expected 3, found 2' });
+  assert.equal(compareIds([1, 2], [1]), { different: 1, note: 'first at 1: expected the end, found 2' });
+  assert.not.ok(result('x', 'relative', NaN, 1).pass, 'no number does not pass');
+  assert.ok(result('x', 'relative', 9, undefined).pass, 'information always does');
+});
+
+for (const type of ['f32', 'f16', 'q8_0'] as const) {
+  suiteOf(`every stage passes with ${type}`, async () => {
+    const stages = await verify(fixture(), { type });
+    assert.equal(
+      stages.filter(({ pass }) => !pass),
+      [],
+    );
+    const names = stages.map(({ stage }) => stage);
+    for (const name of [
+      'resized224.scene.png',
+      'pixels',
+      'encode.vit.embed',
+      'encode.vit.block.1',
+      'encode.ln_vision',
+      'encode.image_tokens',
+      'chat.embeds',
+      'chat.llama.layer.1',
+      'chat.logits',
+      'template vicuna0',
+      'greedy ids',
+    ]) {
+      assert.ok(names.includes(name), `${name} was judged; found ${names.join(', ')}`);
+    }
+    const judged = stages.filter(({ allowed }) => allowed !== undefined).map(({ stage }) => stage);
+    assert.is(judged.includes('chat.llama.layer.1'), type !== 'q8_0');
+    assert.ok(judged.includes('chat.logits (direction)'));
+  });
+}
+
+suiteOf('every form of a language model gives the same ids', async () => {
+  // with a Q-Former and grouped-query attention
+  const stages = await verify(fixture('../tiny-gqa'));
+  assert.equal(
+    stages.filter(({ pass }) => !pass),
+    [],
+  );
+  const names = stages.map(({ stage }) => stage);
+  for (const name of ['encode.qformer.layer.0', 'greedy ids', 'greedy ids, vicuna-f16.gguf']) {
+    assert.ok(names.includes(name), `${name} was judged; found ${names.join(', ')}`);
+  }
+});
+
+suiteOf('prints a table, or JSON', async () => {
+  const table = await minigpt4(['verify', fixture()]);
+  assert.is(table.code, 0, table.stderr);
+  assert.match(table.stdout, /^stage +largest error +allowed\n/);
+  assert.match(table.stdout, /^chat\.logits +[0-9.e-]+ relative +2\.0e-4 +pass$/m);
+  assert.match(table.stdout, /^f32: \d+ passed, 0 failed$/m);
+  const json = await minigpt4(['verify', fixture(), '--json', '--type', 'q8_0']);
+  const { type, pass, stages } = JSON.parse(json.stdout) as {
+    type: string;
+    pass: boolean;
+    stages: { stage: string }[];
+  };
+  assert.equal([type, pass, json.code], ['q8_0', true, 0]);
+  assert.ok(stages.length > 10);
+});
+
+suiteOf('fails where a stage differs', async () => {
+  const copy = join(folder, 'changed');
+  cpSync(fixture(), copy, { recursive: true });
+  const expected = JSON.parse(readFileSync(join(copy, 'expected.json'), 'utf8')) as { chat: { greedy_ids: number[] } };
+  expected.chat.greedy_ids[3]!++;
+  writeFileSync(join(copy, 'expected.json'), JSON.stringify(expected));
+  // one number of the image's vectors, moved by a thousandth of the largest
+  const file = readFileSync(join(copy, 'expected.safetensors'));
+  const headerLength = Number(file.readBigUInt64LE(0));
+  const header = JSON.parse(file.subarray(8, 8 + headerLength).toString()) as Record<
+    string,
+    { data_offsets: [number, number] }
+  >;
+  const at = 8 + headerLength + header['encode.image_tokens']!.data_offsets[0] + 40;
+  const values = new Float32Array(file.buffer.slice(file.byteOffset + at - 40, file.byteOffset + at + 4));
+  file.writeFloatLE(values[10]! + 0.02, at);
+  writeFileSync(join(copy, 'expected.safetensors'), file);
+  const { code, stdout } = await minigpt4(['verify', copy]);
+  assert.is(code, 1);
+  assert.match(stdout, /^encode\.image_tokens .* FAIL$/m);
+  assert.match(stdout, /^greedy ids .* FAIL \(first at 3: expected \d+, found \d+\)$/m);
+  assert.match(stdout, /^f32: \d+ passed, 2 failed$/m);
+});
+
+suiteOf('says what a directory lacks', async () => {
+  const copy = join(folder, 'lacking');
+  cpSync(fixture(), copy, { recursive: true });
+  rmSync(join(copy, 'eva_vit_g.pth'));
+  const lacking = await minigpt4(['verify', copy]);
+  assert.is(lacking.code, 1);
+  assert.match(lacking.stderr, /is no fixture directory: expected eva_vit_g\.pth/);
+  writeFileSync(join(copy, 'expected.json'), '{"chat": 1}');
+  writeFileSync(join(copy, 'eva_vit_g.pth'), '');
+  const damaged = await minigpt4(['verify', copy, '--json']);
+  assert.is((JSON.parse(damaged.stdout) as { error: { code: string } }).error.code, 'ERR_FILE_FORMAT');
+});
+
+suiteOf.run();
