@@ -6,7 +6,12 @@ import { readSizeConfig, type SizeConfig } from './convert/config.js';
 import { u32, text, texts } from './convert/keys.js';
 import { planGguf, planLlama, type LlmPlan } from './convert/llama.js';
 import {
-  SINGLE_PARTS, WRITABLE_TYPES, type ConvertNative, type ConvertOptions, type ConvertResult, type WritableType,
+  SINGLE_PARTS,
+  WRITABLE_TYPES,
+  type ConvertNative,
+  type ConvertOptions,
+  type ConvertResult,
+  type WritableType,
 } from './convert/options.js';
 import { planProjection, type Neighbours, type ProjectionPlan } from './convert/projection.js';
 import { planQformer } from './convert/qformer.js';
@@ -19,7 +24,7 @@ import { Weights } from './convert/weights.js';
 import { MiniGptError, abortedError } from './errors.js';
 import { kindOf, openCheckpoint } from './formats/checkpoint.js';
 import { openGguf, type GgufFile } from './formats/gguf.js';
-import type { Checkpoint } from './formats/tensor.js';
+import type { CheckedRegion, Checkpoint } from './formats/tensor.js';
 import { nearest } from './nearest.js';
 import { templateNames } from './prompt.js';
 
@@ -77,23 +82,34 @@ class Conversion {
   async #open(path: string, role: string): Promise<Weights> {
     const place = resolve(path);
     let checkpoint = this.#opened.get(place);
-    if (!checkpoint) this.#opened.set(place, checkpoint = await openCheckpoint(path));
+    if (!checkpoint) this.#opened.set(place, (checkpoint = await openCheckpoint(path)));
     return new Weights(checkpoint, role);
   }
 
   async #planLlm(): Promise<LlmPlan> {
     const { llm, deltaBase } = this.#options;
-    const type = (this.#options.llmType ?? partType('llm', this.#type)) as TypeName;
+    const type = this.#options.llmType ?? partType('llm', this.#type);
     const kind = await kindOf(llm!);
     if (kind === 'gguf') {
-      const given = this.#options.llmType !== undefined ? 'a type for the language model' : deltaBase !== undefined ? 'a delta\'s base' : undefined;
-      if (given) throw new MiniGptError('ERR_ARGUMENT', `${llm} is a GGUF file, which is taken as it is; it goes with no ${given.replace(/^a /, '')}`);
+      const given =
+        this.#options.llmType !== undefined
+          ? 'a type for the language model'
+          : deltaBase !== undefined
+            ? "a delta's base"
+            : undefined;
+      if (given)
+        throw new MiniGptError(
+          'ERR_ARGUMENT',
+          `${llm} is a GGUF file, which is taken as it is; it goes with no ${given.replace(/^a /, '')}`,
+        );
       this.#gguf = await openGguf(llm!);
       return planGguf(this.#gguf, 'llm');
     }
     if (kind !== 'folder') {
-      throw new MiniGptError('ERR_ARGUMENT',
-        `${llm} is a single file of weights; expected the folder it lies in, with config.json and tokenizer.model beside it, or a GGUF file`);
+      throw new MiniGptError(
+        'ERR_ARGUMENT',
+        `${llm} is a single file of weights; expected the folder it lies in, with config.json and tokenizer.model beside it, or a GGUF file`,
+      );
     }
     const weights = await this.#open(llm!, 'llm');
     const base = deltaBase === undefined ? undefined : await this.#open(deltaBase, 'delta-base');
@@ -107,19 +123,26 @@ class Conversion {
 
   async #planVision(config: SizeConfig, llm: LlmPlan | undefined): Promise<void> {
     const { only, llm: llmPath } = this.#options;
-    const projection = this.#options.projection === undefined ? undefined : await this.#open(this.#options.projection, 'projection');
+    const projection =
+      this.#options.projection === undefined ? undefined : await this.#open(this.#options.projection, 'projection');
     const around: Neighbours = { llm: llm && { width: llm.width, path: llmPath! } };
     if (only !== 'projection') {
       const withQformer = this.#options.qformer !== undefined;
       const vit = await this.#open(this.#options.vit!, 'vit');
       const qformer = withQformer ? await this.#open(this.#options.qformer!, 'qformer') : undefined;
       if (qformer && config.qformer === null) {
-        throw new MiniGptError('ERR_ARGUMENT', `${this.#options.config} says there is no Q-Former, but ${qformer.path} was given as one`);
+        throw new MiniGptError(
+          'ERR_ARGUMENT',
+          `${this.#options.config} says there is no Q-Former, but ${qformer.path} was given as one`,
+        );
       }
       if (!qformer && config.qformer) {
-        throw new MiniGptError('ERR_ARGUMENT', `${this.#options.config} describes a Q-Former, but none was given (--qformer)`);
+        throw new MiniGptError(
+          'ERR_ARGUMENT',
+          `${this.#options.config} describes a Q-Former, but none was given (--qformer)`,
+        );
       }
-      const vitPlan = planVit(vit, config.vit, (this.#options.vitType ?? partType('vit', this.#type)) as TypeName);
+      const vitPlan = planVit(vit, config.vit, this.#options.vitType ?? partType('vit', this.#type));
       this.#keys.push(...vitPlan.keys);
       this.#tensors.push(...vitPlan.tensors);
       // Where there is a Q-Former, the norm belongs to it: other files' may be of another training.
@@ -128,7 +151,7 @@ class Conversion {
       around.vitWidth = vitPlan.width;
       around.qformerWidth = null;
       if (qformer) {
-        const type = (this.#options.qformerType ?? partType('qformer', this.#type)) as TypeName;
+        const type = this.#options.qformerType ?? partType('qformer', this.#type);
         const plan = planQformer(qformer, config.qformer, vitPlan.width, type);
         this.#keys.push(...plan.keys);
         this.#tensors.push(...plan.tensors);
@@ -154,10 +177,12 @@ class Conversion {
       throw new MiniGptError('ERR_FILE_NOT_FOUND', `${out} cannot be written: there is no directory ${folder}`);
     }
     const found = await stat(out).catch(() => undefined);
-    if (found?.isDirectory()) throw new MiniGptError('ERR_ARGUMENT', `${out} is a directory; expected the name of the file to write`);
+    if (found?.isDirectory())
+      throw new MiniGptError('ERR_ARGUMENT', `${out} is a directory; expected the name of the file to write`);
     const target = resolve(out);
     for (const { file } of this.#sources()) {
-      if (resolve(file) === target) throw new MiniGptError('ERR_ARGUMENT', `${out} is one of the sources; give another name for the result`);
+      if (resolve(file) === target)
+        throw new MiniGptError('ERR_ARGUMENT', `${out} is one of the sources; give another name for the result`);
     }
   }
 
@@ -172,10 +197,16 @@ class Conversion {
 
   async #write(): Promise<ConvertResult> {
     const { out, only, signal, onProgress } = this.#options;
-    const regions = (await Promise.all([...this.#opened.values()].map((checkpoint) => checkpoint.regions?.() ?? []))).flat();
-    const sources = await hashSources(this.#sources(), regions, signal, (done, total, what) => onProgress?.({ stage: 'hash', done, total, what }));
+    const regions: CheckedRegion[] = [];
+    for (const checkpoint of this.#opened.values()) regions.push(...((await checkpoint.regions?.()) ?? []));
+    const sources = await hashSources(this.#sources(), regions, signal, (done, total, what) =>
+      onProgress?.({ stage: 'hash', done, total, what }),
+    );
     const architecture = only === 'llm' ? 'llama' : only === 'projection' ? 'minigpt4-projection' : 'minigpt4';
-    const labelled = only === 'projection' ? 'f32' : ((only === 'vision' ? undefined : this.#options.llmType) ?? this.#type) as WritableType;
+    const labelled =
+      only === 'projection'
+        ? 'f32'
+        : (((only === 'vision' ? undefined : this.#options.llmType) ?? this.#type) as WritableType);
     const fileType = this.#gguf?.keys.find((entry) => entry.key === 'general.file_type')?.value;
     const keys: GgufKey[] = [
       text('general.architecture', architecture),
@@ -207,7 +238,13 @@ class Conversion {
       throw error;
     }
     return {
-      path: out, bytes: (await stat(out)).size, architecture, tensors: plan.length, parameters: total, types: totals(this.#tensors), sources,
+      path: out,
+      bytes: (await stat(out)).size,
+      architecture,
+      tensors: plan.length,
+      parameters: total,
+      types: totals(this.#tensors),
+      sources,
       warnings: this.#warnings,
     };
   }
@@ -248,7 +285,10 @@ function totals(tensors: readonly PlannedTensor[]): ConvertResult['types'] {
 
 /** Which inputs each kind of file is made of: what it needs, and what it may have besides. */
 const INPUTS = {
-  bundle: { needs: ['vit', 'projection', 'llm'], may: ['qformer', 'deltaBase', 'config', 'vitType', 'qformerType', 'llmType', 'template'] },
+  bundle: {
+    needs: ['vit', 'projection', 'llm'],
+    may: ['qformer', 'deltaBase', 'config', 'vitType', 'qformerType', 'llmType', 'template'],
+  },
   vision: { needs: ['vit'], may: ['qformer', 'projection', 'config', 'vitType', 'qformerType', 'template'] },
   llm: { needs: ['llm'], may: ['deltaBase', 'llmType', 'config'] },
   projection: { needs: ['projection'], may: ['config'] },
@@ -258,11 +298,15 @@ const flag = (name: string): string => `--${name.replace(/[A-Z]/g, (letter) => `
 
 /** Wrong use, told before any file is opened. Errors: ERR_ARGUMENT. */
 function checkOptions(options: ConvertOptions): void {
-  const fail = (why: string): never => { throw new MiniGptError('ERR_ARGUMENT', why); };
+  const fail = (why: string): never => {
+    throw new MiniGptError('ERR_ARGUMENT', why);
+  };
   const oneOf = (name: string, value: string | undefined, known: readonly string[]): void => {
     if (value === undefined || known.includes(value)) return;
     const meant = nearest(value, known);
-    fail(`${flag(name)}: expected one of ${known.join(', ')}, found '${value}'${meant ? ` (did you mean ${meant}?)` : ''}`);
+    fail(
+      `${flag(name)}: expected one of ${known.join(', ')}, found '${value}'${meant ? ` (did you mean ${meant}?)` : ''}`,
+    );
   };
   oneOf('only', options.only, SINGLE_PARTS);
   for (const name of ['type', 'vitType', 'qformerType', 'llmType'] as const) oneOf(name, options[name], WRITABLE_TYPES);
@@ -272,9 +316,15 @@ function checkOptions(options: ConvertOptions): void {
   const { needs, may } = INPUTS[kind];
   const missing = needs.filter((name) => !options[name]);
   const what = options.only ? `--only ${options.only}` : 'a bundle';
-  if (missing.length) fail(`${what} needs ${missing.map(flag).join(', ')}${options.only ? '' : '; --only writes one part alone'}`);
+  if (missing.length)
+    fail(`${what} needs ${missing.map(flag).join(', ')}${options.only ? '' : '; --only writes one part alone'}`);
   const inputs = [...new Set([...INPUTS.bundle.needs, ...INPUTS.bundle.may])];
-  const extra = inputs.filter((name) => options[name] !== undefined && !(needs as readonly string[]).includes(name) && !(may as readonly string[]).includes(name));
+  const extra = inputs.filter(
+    (name) =>
+      options[name] !== undefined &&
+      !(needs as readonly string[]).includes(name) &&
+      !(may as readonly string[]).includes(name),
+  );
   if (extra.length) fail(`${what} takes no ${extra.map(flag).join(', ')}`);
   if (options.qformerType && !options.qformer) fail('--qformer-type needs --qformer');
 }

@@ -124,8 +124,21 @@ export interface TensorRecipe {
 }
 
 /** The opcodes that rebuild a tensor as torch.save writes them. */
-export function tensorOpcodes({ storage, storageClass = 'FloatStorage', values, offset = 0, shape, strides }: TensorRecipe): Buffer {
-  const id = tupleOf(op.text('storage'), op.global('torch', storageClass), op.text(storage), op.text('cpu'), op.int(values));
+export function tensorOpcodes({
+  storage,
+  storageClass = 'FloatStorage',
+  values,
+  offset = 0,
+  shape,
+  strides,
+}: TensorRecipe): Buffer {
+  const id = tupleOf(
+    op.text('storage'),
+    op.global('torch', storageClass),
+    op.text(storage),
+    op.text('cpu'),
+    op.int(values),
+  );
   const ints = (numbers: number[]) => tupleOf(...numbers.map(op.int));
   const hooks = Buffer.concat([op.global('collections', 'OrderedDict'), op.emptyTuple, op.reduce]);
   return Buffer.concat([
@@ -142,7 +155,11 @@ export function statePickle(items: Readonly<Record<string, Buffer>>): Buffer {
 }
 
 /** A whole `.pth` of a pickle and its storages. */
-export function pth(pickle: Uint8Array, storages: Readonly<Record<string, Uint8Array>> = {}, options: Partial<ZipEntry> & { sizes64?: boolean } = {}): Buffer {
+export function pth(
+  pickle: Uint8Array,
+  storages: Readonly<Record<string, Uint8Array>> = {},
+  options: Partial<ZipEntry> & { sizes64?: boolean } = {},
+): Buffer {
   const { sizes64, ...entry } = options;
   return zip(
     [
@@ -163,7 +180,10 @@ export interface StoredTensor {
 }
 
 /** A safetensors file. `header` may change the header before it is written. */
-export function safetensors(tensors: Readonly<Record<string, StoredTensor>>, header: (entries: Record<string, unknown>) => unknown = (entries) => entries): Buffer {
+export function safetensors(
+  tensors: Readonly<Record<string, StoredTensor>>,
+  header: (entries: Record<string, unknown>) => unknown = (entries) => entries,
+): Buffer {
   const entries: Record<string, unknown> = {};
   let offset = 0;
   for (const [name, { dtype, shape, bytes }] of Object.entries(tensors)) {
@@ -203,7 +223,10 @@ export function* damaged(original: Uint8Array, count: number): Generator<Uint8Ar
     return (state >>> 0) % below;
   };
   // Most of what can go wrong stands at the beginning and at the end.
-  const place = () => [random(Math.min(original.length, 1500)), Math.max(0, original.length - 1 - random(1500)), random(original.length)][random(3)]!;
+  const place = () =>
+    [random(Math.min(original.length, 1500)), Math.max(0, original.length - 1 - random(1500)), random(original.length)][
+      random(3)
+    ]!;
   for (let i = 0; i < count; i++) {
     if (i % 4 === 0) {
       yield original.slice(0, random(original.length));

@@ -11,7 +11,18 @@ import { toFloat32 } from '../lib/formats/numbers.js';
 import { chunks, type Checkpoint } from '../lib/formats/tensor.js';
 import { root } from './checkout.js';
 import {
-  damaged, errorOf, floats, op, pth, statePickle, temporaryFolder, tensorOpcodes, tupleOf, write, zip, type TensorRecipe,
+  damaged,
+  errorOf,
+  floats,
+  op,
+  pth,
+  statePickle,
+  temporaryFolder,
+  tensorOpcodes,
+  tupleOf,
+  write,
+  zip,
+  type TensorRecipe,
 } from './checkpoint-builder.js';
 
 const test = suite('pth');
@@ -25,7 +36,10 @@ async function valuesOf(checkpoint: Checkpoint, name: string): Promise<number[]>
 }
 
 /** Opens a file with one tensor `t` over six floats and gives its values. */
-async function valuesThrough(recipe: Partial<TensorRecipe>, options: Parameters<typeof pth>[2] = {}): Promise<number[]> {
+async function valuesThrough(
+  recipe: Partial<TensorRecipe>,
+  options: Parameters<typeof pth>[2] = {},
+): Promise<number[]> {
   const pickle = statePickle({ t: tensorOpcodes({ storage: '0', values: 6, shape: [6], strides: [1], ...recipe }) });
   const checkpoint = await openPth(write(folder, 'one.pth', pth(pickle, { 0: storage6 }, options)));
   try {
@@ -56,7 +70,10 @@ test('weights under "model", beside an optimizer that is left alone', async () =
 test('sharded .bin files hold the numbers that the GGUF file has', async () => {
   const checkpoint = await openCheckpoint(join(fixture, 'vicuna-bin'));
   const gguf = await openGguf(join(fixture, 'vicuna-f16.gguf'));
-  const pairs = [['lm_head.weight', 'output.weight'], ['model.layers.1.self_attn.v_proj.weight', 'blk.1.attn_v.weight']];
+  const pairs = [
+    ['lm_head.weight', 'output.weight'],
+    ['model.layers.1.self_attn.v_proj.weight', 'blk.1.attn_v.weight'],
+  ];
   for (const [ours, theirs] of pairs) {
     const place = gguf.tensors.find(({ name }) => name === theirs)!;
     const tensor = checkpoint.tensors.get(ours!)!;
@@ -94,7 +111,9 @@ test('tensors that do not lie row after row', async () => {
 test('parts of a tensor that does not lie row after row', async () => {
   const pickle = statePickle({ t: tensorOpcodes({ storage: '0', values: 6, shape: [3, 2], strides: [1, 3] }) });
   const checkpoint = await openPth(write(folder, 'parts.pth', pth(pickle, { 0: storage6 })));
-  const read = async (from: number, count: number) => [...toFloat32('f32', await checkpoint.tensors.get('t')!.read(from, count))];
+  const read = async (from: number, count: number) => [
+    ...toFloat32('f32', await checkpoint.tensors.get('t')!.read(from, count)),
+  ];
   assert.equal(await read(1, 3), [3, 1, 4]);
   assert.equal(await read(5, 1), [5]);
   await checkpoint.close();
@@ -117,7 +136,9 @@ test('number types by storage class', async () => {
     ['BoolStorage', Buffer.from([1, 0]), 'bool', [1, 0]],
   ];
   for (const [storageClass, bytes, dtype, values] of stored) {
-    const pickle = statePickle({ t: tensorOpcodes({ storage: '0', storageClass, values: values.length, shape: [values.length], strides: [1] }) });
+    const pickle = statePickle({
+      t: tensorOpcodes({ storage: '0', storageClass, values: values.length, shape: [values.length], strides: [1] }),
+    });
     const checkpoint = await openPth(write(folder, 'types.pth', pth(pickle, { 0: bytes })));
     assert.is(checkpoint.tensors.get('t')!.dtype, dtype);
     assert.equal(await valuesOf(checkpoint, 't'), values, storageClass);
@@ -127,9 +148,19 @@ test('number types by storage class', async () => {
 
 test('a Parameter is its tensor; classes that are not known are opaque and never called', async () => {
   const tensor = tensorOpcodes({ storage: '0', values: 6, shape: [6], strides: [1] });
-  const parameter = Buffer.concat([op.global('torch._utils', '_rebuild_parameter'), tupleOf(tensor, op.no, op.dict), op.reduce]);
+  const parameter = Buffer.concat([
+    op.global('torch._utils', '_rebuild_parameter'),
+    tupleOf(tensor, op.no, op.dict),
+    op.reduce,
+  ]);
   const marker = join(folder, 'executed');
-  const evil = Buffer.concat([op.global('os', 'system'), tupleOf(op.text(`touch ${marker}`)), op.reduce, op.dict, op.build]);
+  const evil = Buffer.concat([
+    op.global('os', 'system'),
+    tupleOf(op.text(`touch ${marker}`)),
+    op.reduce,
+    op.dict,
+    op.build,
+  ]);
   const path = write(folder, 'opaque.pth', pth(statePickle({ p: parameter, evil, t: tensor }), { 0: storage6 }));
   const checkpoint = await openPth(path);
   assert.equal([...checkpoint.tensors.keys()], ['p', 't']);
@@ -156,10 +187,20 @@ test('what is no PyTorch archive is told apart', async () => {
     ['empty.pth', Buffer.alloc(0), 'ERR_FILE_FORMAT', /0 bytes/],
     ['text.pth', Buffer.from('hello, this is a text\n'), 'ERR_FILE_FORMAT', /a text file/],
     ['page.pth', Buffer.from('<!DOCTYPE html><html>'), 'ERR_FILE_FORMAT', /web page/],
-    ['lfs.pth', Buffer.from('version https://git-lfs.github.com/spec/v1\noid sha256:00\n'), 'ERR_FILE_FORMAT', /Git LFS pointer/],
+    [
+      'lfs.pth',
+      Buffer.from('version https://git-lfs.github.com/spec/v1\noid sha256:00\n'),
+      'ERR_FILE_FORMAT',
+      /Git LFS pointer/,
+    ],
     ['zeros.pth', Buffer.alloc(2000), 'ERR_FILE_FORMAT', /zeros/],
     ['other.pth', zip([{ name: 'readme.txt', bytes: Buffer.from('x') }]), 'ERR_FILE_FORMAT', /without NAME\/data\.pkl/],
-    ['module.pth', pth(Buffer.concat([op.proto, op.global('torch.nn', 'Linear'), op.emptyTuple, op.reduce, op.stop])), 'ERR_FILE_FORMAT', /class torch\.nn\.Linear/],
+    [
+      'module.pth',
+      pth(Buffer.concat([op.proto, op.global('torch.nn', 'Linear'), op.emptyTuple, op.reduce, op.stop])),
+      'ERR_FILE_FORMAT',
+      /class torch\.nn\.Linear/,
+    ],
     ['none.pth', pth(statePickle({ epoch: op.int(3) })), 'ERR_FILE_FORMAT', /no tensors/],
   ];
   for (const [name, bytes, code, message] of cases) {
@@ -170,7 +211,9 @@ test('what is no PyTorch archive is told apart', async () => {
   mkdirSync(join(folder, 'directory.pth'));
   assert.is((await errorOf(() => openPth(join(folder, 'directory.pth')))).code, 'ERR_FILE_NOT_FOUND');
   assert.is((await errorOf(() => openPth(join(folder, 'missing.pth')))).code, 'ERR_FILE_NOT_FOUND');
-  const big = pth(statePickle({ t: tensorOpcodes({ storage: '0', values: 6, shape: [6], strides: [1] }) }), { 0: storage6 });
+  const big = pth(statePickle({ t: tensorOpcodes({ storage: '0', values: 6, shape: [6], strides: [1] }) }), {
+    0: storage6,
+  });
   const order = big.indexOf('little');
   big.write('big   ', order);
   assert.is((await errorOf(() => openPth(write(folder, 'order.pth', big)))).code, 'ERR_UNSUPPORTED');
@@ -207,14 +250,30 @@ test('pickles that are made to exhaust a reader', async () => {
     ['a stack without end', Buffer.concat([op.proto, many(Buffer.from('N'), 1_100_000), op.stop]), /stack grows/],
     ['objects without end', Buffer.concat([op.proto, op.list, many(Buffer.from('}a'), 600_000), op.stop]), /objects/],
     ['lists within lists', Buffer.concat([op.proto, nested, op.stop]), /holds something else/],
-    ['a list that holds itself', Buffer.concat([op.proto, op.list, op.put(0), op.get(0), op.append, op.stop]), /holds something else/],
+    [
+      'a list that holds itself',
+      Buffer.concat([op.proto, op.list, op.put(0), op.get(0), op.append, op.stop]),
+      /holds something else/,
+    ],
     ['a memo that was never set', Buffer.concat([op.proto, op.get(9), op.stop]), /memo 9/],
     ['an empty stack', Buffer.concat([op.proto, op.reduce, op.stop]), /stack is empty/],
     ['no end', Buffer.concat([op.proto, op.dict]), /bytes are to follow/],
     ['a mark that was popped away', Buffer.concat([op.proto, op.mark, op.setItems, op.stop]), /stack is empty/],
-    ['an integer of a million bytes', Buffer.concat([op.proto, Buffer.from([0x8b, 0x40, 0x42, 0x0f, 0]), Buffer.alloc(1_000_000, 1), op.stop]), /integer of 1000000 bytes/],
-    ['a key without a value', Buffer.concat([op.proto, op.dict, op.mark, op.text('a'), op.setItems, op.stop]), /without a value/],
-    ['keys that are lists within lists', Buffer.concat([op.proto, op.dict, nested, op.int(1), Buffer.from('s'), op.stop]), /no tensors/],
+    [
+      'an integer of a million bytes',
+      Buffer.concat([op.proto, Buffer.from([0x8b, 0x40, 0x42, 0x0f, 0]), Buffer.alloc(1_000_000, 1), op.stop]),
+      /integer of 1000000 bytes/,
+    ],
+    [
+      'a key without a value',
+      Buffer.concat([op.proto, op.dict, op.mark, op.text('a'), op.setItems, op.stop]),
+      /without a value/,
+    ],
+    [
+      'keys that are lists within lists',
+      Buffer.concat([op.proto, op.dict, nested, op.int(1), Buffer.from('s'), op.stop]),
+      /no tensors/,
+    ],
   ];
   for (const [name, pickle, message] of bombs) {
     const error = await errorOf(() => openPth(write(folder, 'bomb.pth', pth(pickle, {}, { deflated: true }))));
@@ -242,12 +301,17 @@ test('archives that are made to exhaust a reader, or lie', async () => {
   }
 });
 
-test('a flipped bit among the numbers is found by the archive\'s own checksum', async () => {
+test("a flipped bit among the numbers is found by the archive's own checksum", async () => {
   const bytes = readFileSync(join(fixture, 'pretrained_minigpt4.pth'));
   const check = async (name: string) => {
     const checkpoint = await openPth(join(folder, name));
     try {
-      return await hashSources([{ role: 'projection', file: checkpoint.path }], await checkpoint.regions!(), undefined, () => {});
+      return await hashSources(
+        [{ role: 'projection', file: checkpoint.path }],
+        await checkpoint.regions!(),
+        undefined,
+        () => {},
+      );
     } finally {
       await checkpoint.close();
     }

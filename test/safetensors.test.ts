@@ -12,10 +12,19 @@ import { root } from './checkout.js';
 const test = suite('safetensors');
 const folder = temporaryFolder('safetensors');
 const fixture = join(root, 'test/fixtures/tiny-llama2');
-const two = { a: { dtype: 'f32', shape: [2, 3], bytes: floats(0, 1, 2, 3, 4, 5) }, b: { dtype: 'u8', shape: [4], bytes: Buffer.from([9, 8, 7, 6]) } };
+const two = {
+  a: { dtype: 'f32', shape: [2, 3], bytes: floats(0, 1, 2, 3, 4, 5) },
+  b: { dtype: 'u8', shape: [4], bytes: Buffer.from([9, 8, 7, 6]) },
+};
 
 test('names, types, shapes and values', async () => {
-  const file = await openSafetensors(write(folder, 'two.safetensors', safetensors(two, (header) => ({ __metadata__: { format: 'pt' }, ...header }))));
+  const file = await openSafetensors(
+    write(
+      folder,
+      'two.safetensors',
+      safetensors(two, (header) => ({ __metadata__: { format: 'pt' }, ...header })),
+    ),
+  );
   assert.equal([...file.tensors.keys()], ['a', 'b']);
   assert.equal(file.notes, ['format: pt']);
   const a = file.tensors.get('a')!;
@@ -27,7 +36,7 @@ test('names, types, shapes and values', async () => {
   await file.close();
 });
 
-test('a tensor\'s bytes are its own: copies of them begin where they do', async () => {
+test("a tensor's bytes are its own: copies of them begin where they do", async () => {
   const file = await openSafetensors(write(folder, 'own.safetensors', safetensors(two)));
   const bytes = await file.tensors.get('a')!.read();
   assert.is(bytes.slice().buffer.byteLength, 24);
@@ -45,10 +54,16 @@ test('the expected values of a fixture', async () => {
 });
 
 test('headers that lie', async () => {
-  const change = (entry: object) => safetensors(two, (header) => ({ ...header, b: { ...(header['b'] as object), ...entry } }));
+  const change = (entry: object) =>
+    safetensors(two, (header) => ({ ...header, b: { ...(header['b'] as object), ...entry } }));
   const cases: [string, Uint8Array, string, RegExp][] = [
     ['an unknown type', change({ dtype: 'Q7' }), 'ERR_UNSUPPORTED', /'Q7'; known are F64/],
-    ['a type named as a property of every object', change({ dtype: 'constructor' }), 'ERR_UNSUPPORTED', /'constructor'/],
+    [
+      'a type named as a property of every object',
+      change({ dtype: 'constructor' }),
+      'ERR_UNSUPPORTED',
+      /'constructor'/,
+    ],
     ['no type', change({ dtype: 7 }), 'ERR_FILE_FORMAT', /no dtype/],
     ['a negative size', change({ shape: [-4] }), 'ERR_FILE_FORMAT', /whole numbers/],
     ['a size beyond exact numbers', change({ shape: [2 ** 60] }), 'ERR_FILE_FORMAT', /whole numbers/],
@@ -61,9 +76,24 @@ test('headers that lie', async () => {
     ['an entry that is a number', safetensors(two, () => ({ a: 1 })), 'ERR_FILE_FORMAT', /not an object/],
     ['a list', safetensors(two, () => []), 'ERR_FILE_FORMAT', /not an object/],
     ['no tensors', safetensors({}), 'ERR_FILE_FORMAT', /no tensors|too few/],
-    ['nested deeply', Buffer.concat([Buffer.from([0, 0, 16, 0, 0, 0, 0, 0]), Buffer.alloc(1 << 20, '[')]), 'ERR_FILE_FORMAT', /nested/],
-    ['no JSON', Buffer.concat([Buffer.from([12, 0, 0, 0, 0, 0, 0, 0]), Buffer.from('{"a": nonsense')]), 'ERR_FILE_FORMAT', /no JSON/],
-    ['a header longer than the file', Buffer.concat([Buffer.from([0, 0, 0, 1, 0, 0, 0, 0]), Buffer.from('{"a":1}    ')]), 'ERR_FILE_FORMAT', /header is to have/],
+    [
+      'nested deeply',
+      Buffer.concat([Buffer.from([0, 0, 16, 0, 0, 0, 0, 0]), Buffer.alloc(1 << 20, '[')]),
+      'ERR_FILE_FORMAT',
+      /nested/,
+    ],
+    [
+      'no JSON',
+      Buffer.concat([Buffer.from([12, 0, 0, 0, 0, 0, 0, 0]), Buffer.from('{"a": nonsense')]),
+      'ERR_FILE_FORMAT',
+      /no JSON/,
+    ],
+    [
+      'a header longer than the file',
+      Buffer.concat([Buffer.from([0, 0, 0, 1, 0, 0, 0, 0]), Buffer.from('{"a":1}    ')]),
+      'ERR_FILE_FORMAT',
+      /header is to have/,
+    ],
   ];
   for (const [name, bytes, code, message] of cases) {
     const error = await errorOf(() => openSafetensors(write(folder, 'lies.safetensors', bytes)));
@@ -104,7 +134,9 @@ test('a folder of shards', async () => {
 test('folders that are incomplete or lead out of themselves', async () => {
   const source = join(fixture, 'llama2');
   const shards = ['model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors'];
-  const index = JSON.parse(readFileSync(join(source, 'model.safetensors.index.json'), 'utf8')) as { weight_map: Record<string, string> };
+  const index = JSON.parse(readFileSync(join(source, 'model.safetensors.index.json'), 'utf8')) as {
+    weight_map: Record<string, string>;
+  };
   const make = (name: string, map: unknown, copied: string[]) => {
     const path = join(folder, name);
     mkdirSync(path);
@@ -113,9 +145,24 @@ test('folders that are incomplete or lead out of themselves', async () => {
     return path;
   };
   const cases: [string, string, string, RegExp][] = [
-    ['a missing shard', make('missing', index, shards.slice(0, 1)), 'ERR_FILE_NOT_FOUND', /model-00002-of-00002\.safetensors: no such file/],
-    ['a tensor elsewhere', make('elsewhere', { weight_map: { ...index.weight_map, 'lm_head.weight': shards[1]! } }, shards), 'ERR_MISSING_TENSOR', /lacks the tensor lm_head\.weight/],
-    ['a path', make('path', { weight_map: { a: '../missing/x.safetensors' } }, []), 'ERR_FILE_FORMAT', /name of a file in the same folder/],
+    [
+      'a missing shard',
+      make('missing', index, shards.slice(0, 1)),
+      'ERR_FILE_NOT_FOUND',
+      /model-00002-of-00002\.safetensors: no such file/,
+    ],
+    [
+      'a tensor elsewhere',
+      make('elsewhere', { weight_map: { ...index.weight_map, 'lm_head.weight': shards[1]! } }, shards),
+      'ERR_MISSING_TENSOR',
+      /lacks the tensor lm_head\.weight/,
+    ],
+    [
+      'a path',
+      make('path', { weight_map: { a: '../missing/x.safetensors' } }, []),
+      'ERR_FILE_FORMAT',
+      /name of a file in the same folder/,
+    ],
     ['the folder above', make('above', { weight_map: { a: '..' } }, []), 'ERR_FILE_FORMAT', /name of a file/],
     ['a number', make('number', { weight_map: { a: 1 } }, []), 'ERR_FILE_FORMAT', /name of a file/],
     ['no map', make('no-map', {}, []), 'ERR_FILE_FORMAT', /no weight_map/],

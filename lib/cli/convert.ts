@@ -7,13 +7,22 @@ import { interruptSignal, say } from './terminal.js';
 
 export function register(program: Command): void {
   const types = WRITABLE_TYPES.join(', ');
-  program.command('convert')
+  program
+    .command('convert')
     .summary('make a model file from checkpoints')
-    .description('Makes one GGUF file from checkpoints as they were published: PyTorch (.pth, .bin), safetensors, Hugging Face folders, GGUF.')
+    .description(
+      'Makes one GGUF file from checkpoints as they were published: PyTorch (.pth, .bin), safetensors, Hugging Face folders, GGUF.',
+    )
     .option('--vit <file>', "eva_vit_g.pth, or weights that are named as Salesforce/blip2-*'s (file or folder)")
-    .option('--qformer <file>', 'blip2_pretrained_flant5xxl.pth, or the like of --vit; left out: the variant without a Q-Former')
+    .option(
+      '--qformer <file>',
+      'blip2_pretrained_flant5xxl.pth, or the like of --vit; left out: the variant without a Q-Former',
+    )
     .option('--projection <file>', 'pretrained_minigpt4*.pth')
-    .option('--llm <dir|file.gguf>', "the language model's Hugging Face folder, or a llama GGUF file, which is taken as it is")
+    .option(
+      '--llm <dir|file.gguf>',
+      "the language model's Hugging Face folder, or a llama GGUF file, which is taken as it is",
+    )
     .option('--delta-base <dir>', 'LLaMA folder that the Vicuna v0 delta in --llm is added to')
     .option('--config <file>', 'JSON with head counts and image size; not needed for the published sizes')
     .requiredOption('--out <model.gguf>', 'the file to write; replaced only when everything went well')
@@ -22,10 +31,15 @@ export function register(program: Command): void {
     .option('--qformer-type <type>', "type of the Q-Former's (with --type f16 or bf16 they stay f32, as published)")
     .option('--llm-type <type>', "type of the language model's")
     .option('--only <part>', 'write one part: vision, llm or projection')
-    .option('--template <name>', `conversation template: ${templateNames.join(', ')} (default: vicuna0, without a Q-Former llama2)`)
+    .option(
+      '--template <name>',
+      `conversation template: ${templateNames.join(', ')} (default: vicuna0, without a Q-Former llama2)`,
+    )
     .option('--name <text>', 'general.name of the file (default: the name of --out)')
     .option('--json', 'one JSON object: path, bytes, architecture, tensors, parameters, types, sources, warnings')
-    .addHelpText('after', `
+    .addHelpText(
+      'after',
+      `
 Norms and biases are f32, and so is the projection. Rows that are no multiple of 256 take the next type of blocks of 32 (q4_k: q5_0,
 q5_k: q5_1, q6_k: q8_0), rows that are no multiple of 32 f16. Below six bits the language model's output matrix is q6_k.
 
@@ -33,7 +47,8 @@ Examples:
   $ minigpt4 convert --vit eva_vit_g.pth --qformer blip2_pretrained_flant5xxl.pth --projection pretrained_minigpt4_7b.pth \\
       --llm vicuna-7b --type q4_k --vit-type q8_0 --qformer-type q8_0 --out minigpt4-7b.gguf
   $ minigpt4 convert --vit eva_vit_g.pth --projection pretrained_minigpt4_llama2_7b.pth --llm llama-2-7b-chat.Q4_K_M.gguf --out minigpt4-llama2.gguf
-  $ minigpt4 convert --llm vicuna-7b-delta-v0 --delta-base llama-7b --only llm --out vicuna-7b-v0.gguf`)
+  $ minigpt4 convert --llm vicuna-7b-delta-v0 --delta-base llama-7b --only llm --out vicuna-7b-v0.gguf`,
+    )
     .action(run);
 }
 
@@ -45,7 +60,11 @@ async function run({ json, ...options }: Flags): Promise<void> {
   const { convert } = await import('../convert.js');
   const progress = json || !process.stderr.isTTY ? undefined : await progressBar();
   try {
-    const result = await convert({ ...options, signal: interruptSignal(), ...(progress ? { onProgress: progress.update } : {}) });
+    const result = await convert({
+      ...options,
+      signal: interruptSignal(),
+      ...(progress ? { onProgress: progress.update } : {}),
+    });
     progress?.stop();
     if (json) {
       process.stdout.write(jsonLine(result));
@@ -53,7 +72,9 @@ async function run({ json, ...options }: Flags): Promise<void> {
     }
     for (const warning of result.warnings) say(`minigpt4: warning: ${warning}`);
     const types = result.types.map(({ type, tensors }) => `${tensors} ${type}`).join(', ');
-    process.stdout.write(`${result.path}: ${megabytes(result.bytes)} MB, ${megabytes(result.parameters)} million numbers, ${result.tensors} tensors (${types})\n`);
+    process.stdout.write(
+      `${result.path}: ${megabytes(result.bytes)} MB, ${megabytes(result.parameters)} million numbers, ${result.tensors} tensors (${types})\n`,
+    );
   } finally {
     progress?.stop();
   }
@@ -61,9 +82,16 @@ async function run({ json, ...options }: Flags): Promise<void> {
 
 async function progressBar(): Promise<{ update(progress: ConvertProgress): void; stop(): void }> {
   const { default: cliProgress } = await import('cli-progress');
-  const bar = new cliProgress.SingleBar({
-    format: '{stage} [{bar}] {percentage} % | {eta_formatted} | {what}', hideCursor: true, clearOnComplete: true, stopOnComplete: false, stream: process.stderr,
-  }, cliProgress.Presets.rect);
+  const bar = new cliProgress.SingleBar(
+    {
+      format: '{stage} [{bar}] {percentage} % | {eta_formatted} | {what}',
+      hideCursor: true,
+      clearOnComplete: true,
+      stopOnComplete: false,
+      stream: process.stderr,
+    },
+    cliProgress.Presets.rect,
+  );
   let stage = '';
   return {
     update(progress) {

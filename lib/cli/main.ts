@@ -37,7 +37,7 @@ Examples:
   $ minigpt4 chat --image photo.jpg
   $ minigpt4 COMMAND --help
 
-Exit codes: 0 done, 1 failed, 2 wrong use.`,
+Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted.`,
   );
   try {
     if (words.length === 0) program.error('error: expected a command', { code: 'commander.missing' });

@@ -3,16 +3,40 @@ import { z } from 'zod';
 import { MiniGptError } from '../errors.js';
 import { readJson } from '../formats/hugging-face.js';
 
-const size = z.number().int().positive().max(1 << 24);
+const size = z
+  .number()
+  .int()
+  .positive()
+  .max(1 << 24);
 const epsilon = z.number().positive().max(0.1);
 
 const rules = z.object({
-  vit: z.object({
-    image_size: size, patch_size: size, width: size, heads: size, depth: size.max(1024), mlp: size, eps: epsilon, ln_vision_eps: epsilon,
-  }).partial().optional(),
-  qformer: z.object({
-    width: size, heads: size, depth: size.max(1024), mlp: size, queries: size, cross_every: size, eps: epsilon,
-  }).partial().nullable().optional(),
+  vit: z
+    .object({
+      image_size: size,
+      patch_size: size,
+      width: size,
+      heads: size,
+      depth: size.max(1024),
+      mlp: size,
+      eps: epsilon,
+      ln_vision_eps: epsilon,
+    })
+    .partial()
+    .optional(),
+  qformer: z
+    .object({
+      width: size,
+      heads: size,
+      depth: size.max(1024),
+      mlp: size,
+      queries: size,
+      cross_every: size,
+      eps: epsilon,
+    })
+    .partial()
+    .nullable()
+    .optional(),
 });
 
 export type SizeConfig = z.infer<typeof rules>;
@@ -36,18 +60,33 @@ export const PUBLISHED = {
 /** Fails where --config says something else than the tensors. */
 export function agree(what: string, stated: number | undefined, found: number, file: string): void {
   if (stated !== undefined && stated !== found) {
-    throw new MiniGptError('ERR_SHAPE', `the configuration says ${what} ${stated}, but the tensors of ${file} have ${found}`);
+    throw new MiniGptError(
+      'ERR_SHAPE',
+      `the configuration says ${what} ${stated}, but the tensors of ${file} have ${found}`,
+    );
   }
 }
 
 /** A head count that divides the width. */
-export function headCount(part: string, entry: string, stated: number | undefined, width: number, published: { width: number; heads: number }): number {
+export function headCount(
+  part: string,
+  entry: string,
+  stated: number | undefined,
+  width: number,
+  published: { width: number; heads: number },
+): number {
   const heads = stated ?? (width === published.width ? published.heads : undefined);
   if (heads === undefined) {
-    throw new MiniGptError('ERR_ARGUMENT',
+    throw new MiniGptError(
+      'ERR_ARGUMENT',
       `the ${part} has the width ${width}, which is not a published size (${published.width}): no tensor tells its head count; ` +
-      `give it with --config, as ${entry}.heads`);
+        `give it with --config, as ${entry}.heads`,
+    );
   }
-  if (width % heads) throw new MiniGptError('ERR_SHAPE', `the ${part} of width ${width} cannot have ${heads} heads: ${width} is no multiple of ${heads}`);
+  if (width % heads)
+    throw new MiniGptError(
+      'ERR_SHAPE',
+      `the ${part} of width ${width} cannot have ${heads} heads: ${width} is no multiple of ${heads}`,
+    );
   return heads;
 }

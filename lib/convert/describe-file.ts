@@ -22,7 +22,9 @@ export interface FileDescription {
 }
 
 const GGUF_KINDS: Readonly<Record<string, string>> = {
-  'llama': 'a language model', 'minigpt4': 'a MiniGPT-4 model', 'minigpt4-projection': 'a MiniGPT-4 projection',
+  llama: 'a language model',
+  minigpt4: 'a MiniGPT-4 model',
+  'minigpt4-projection': 'a MiniGPT-4 projection',
 };
 
 /** Reads heads only, no weights. Errors: those of the readers. */
@@ -36,13 +38,21 @@ async function describeGguf(path: string): Promise<FileDescription> {
     const value = file.keys.find(({ key }) => key === 'general.architecture')?.value;
     const architecture = typeof value === 'string' ? value : null;
     const has = (name: string): boolean => file.tensors.some((tensor) => tensor.name === name);
-    const kind = architecture === 'minigpt4'
-      ? `a MiniGPT-4 ${has('token_embd.weight') ? 'bundle' : 'vision file'} ${has('qf.query_tokens') ? 'with' : 'without'} a Q-Former`
-      : (architecture !== null && Object.hasOwn(GGUF_KINDS, architecture) ? GGUF_KINDS[architecture]! : 'not a part of MiniGPT-4');
+    const kind =
+      architecture === 'minigpt4'
+        ? `a MiniGPT-4 ${has('token_embd.weight') ? 'bundle' : 'vision file'} ${has('qf.query_tokens') ? 'with' : 'without'} a Q-Former`
+        : architecture !== null && Object.hasOwn(GGUF_KINDS, architecture)
+          ? GGUF_KINDS[architecture]!
+          : 'not a part of MiniGPT-4';
     const tensors = file.tensors.map(({ name, type, shape, bytes }) => ({ name, type, shape: [...shape], bytes }));
     return {
-      path, format: 'gguf', what: `GGUF ${file.version}, architecture ${architecture ?? 'unknown'}: ${kind}`, architecture,
-      notes: file.files.length > 1 ? [`${file.files.length} parts`] : [], keys: [...file.keys], ...await totals(file.files, tensors),
+      path,
+      format: 'gguf',
+      what: `GGUF ${file.version}, architecture ${architecture ?? 'unknown'}: ${kind}`,
+      architecture,
+      notes: file.files.length > 1 ? [`${file.files.length} parts`] : [],
+      keys: [...file.keys],
+      ...(await totals(file.files, tensors)),
     };
   } finally {
     await file.close();
@@ -52,19 +62,31 @@ async function describeGguf(path: string): Promise<FileDescription> {
 async function describeCheckpoint(path: string): Promise<FileDescription> {
   const checkpoint = await openCheckpoint(path);
   try {
-    const names = { 'pth': 'PyTorch checkpoint', 'safetensors': 'safetensors', 'hugging-face': 'Hugging Face folder' };
-    const tensors = [...checkpoint.tensors.values()].map(({ name, dtype, shape }) => (
-      { name, type: dtype as string, shape: [...shape], bytes: valueCount(name, shape) * DTYPE_BYTES[dtype] }));
+    const names = { pth: 'PyTorch checkpoint', safetensors: 'safetensors', 'hugging-face': 'Hugging Face folder' };
+    const tensors = [...checkpoint.tensors.values()].map(({ name, dtype, shape }) => ({
+      name,
+      type: dtype,
+      shape: [...shape],
+      bytes: valueCount(name, shape) * DTYPE_BYTES[dtype],
+    }));
     return {
-      path, format: checkpoint.format, what: `${names[checkpoint.format]}: ${describeParts(checkpoint)}`, architecture: null,
-      notes: [...checkpoint.notes], keys: [], ...await totals(checkpoint.files, tensors),
+      path,
+      format: checkpoint.format,
+      what: `${names[checkpoint.format]}: ${describeParts(checkpoint)}`,
+      architecture: null,
+      notes: [...checkpoint.notes],
+      keys: [],
+      ...(await totals(checkpoint.files, tensors)),
     };
   } finally {
     await checkpoint.close();
   }
 }
 
-async function totals(files: readonly string[], tensors: FileDescription['tensors']): Promise<Pick<FileDescription, 'bytes' | 'parameters' | 'types' | 'tensors'>> {
+async function totals(
+  files: readonly string[],
+  tensors: FileDescription['tensors'],
+): Promise<Pick<FileDescription, 'bytes' | 'parameters' | 'types' | 'tensors'>> {
   let bytes = 0;
   for (const file of files) bytes += (await stat(file)).size;
   const types = new Map<string, { type: string; tensors: number; bytes: number }>();

@@ -2,7 +2,19 @@
 import type { Addon, TypeName } from '../addon.js';
 
 /** Types that weights can be written in. */
-export const WRITABLE_TYPES = ['f32', 'f16', 'bf16', 'q8_0', 'q5_0', 'q5_1', 'q4_0', 'q4_1', 'q4_k', 'q5_k', 'q6_k'] as const;
+export const WRITABLE_TYPES = [
+  'f32',
+  'f16',
+  'bf16',
+  'q8_0',
+  'q5_0',
+  'q5_1',
+  'q4_0',
+  'q4_1',
+  'q4_k',
+  'q5_k',
+  'q6_k',
+] as const;
 export type WritableType = (typeof WRITABLE_TYPES)[number];
 
 export const SINGLE_PARTS = ['vision', 'llm', 'projection'] as const;

@@ -34,15 +34,20 @@ export function planProjection(weights: Weights, around: Neighbours, config: Siz
   const { path } = weights;
   for (const name of weights.checkpoint.tensors.keys()) {
     if (name.includes('.lora_A.')) {
-      throw new MiniGptError('ERR_UNSUPPORTED', `${path} is a MiniGPT-v2 checkpoint (it changes the language model by ${name}); expected MiniGPT-4's`);
+      throw new MiniGptError(
+        'ERR_UNSUPPORTED',
+        `${path} is a MiniGPT-v2 checkpoint (it changes the language model by ${name}); expected MiniGPT-4's`,
+      );
     }
   }
   const [output, input] = weights.measure('llama_proj.weight', 2) as [number, number];
   const perToken = patchesPerToken(path, input, around, config);
   if (around.llm && around.llm.width !== output) {
-    throw new MiniGptError('ERR_SHAPE',
+    throw new MiniGptError(
+      'ERR_SHAPE',
       `the projection ${path} gives vectors of ${named(output)}, but the language model ${around.llm.path} has the width ${named(around.llm.width)}; ` +
-      'they belong to different sizes of MiniGPT-4');
+        'they belong to different sizes of MiniGPT-4',
+    );
   }
   const shape = [output, input];
   const sources = [{ role: weights.role, file: weights.find('llama_proj.weight')!.file }];
@@ -50,34 +55,59 @@ export function planProjection(weights: Weights, around: Neighbours, config: Siz
     input,
     output,
     keys: [
-      u32('minigpt4.projection.input_length', input), u32('minigpt4.projection.output_length', output),
+      u32('minigpt4.projection.input_length', input),
+      u32('minigpt4.projection.output_length', output),
       u32('minigpt4.projection.patches_per_token', perToken),
     ],
     tensors: [
-      planned('mm.weight', shape, storedType(partType('projection', 'f32'), shape), sources, weights.take('llama_proj.weight', shape)),
+      planned(
+        'mm.weight',
+        shape,
+        storedType(partType('projection', 'f32'), shape),
+        sources,
+        weights.take('llama_proj.weight', shape),
+      ),
       planned('mm.bias', [output], 'f32', sources, weights.take('llama_proj.bias', [output])),
     ],
   };
 }
 
 /** 1 with a Q-Former, else the number of patches side by side. */
-function patchesPerToken(path: string, input: number, { vitWidth, qformerWidth }: Neighbours, config: SizeConfig): number {
+function patchesPerToken(
+  path: string,
+  input: number,
+  { vitWidth, qformerWidth }: Neighbours,
+  config: SizeConfig,
+): number {
   const sideBySide = vitWidth === undefined ? undefined : vitWidth * PATCHES_SIDE_BY_SIDE;
   if (typeof qformerWidth === 'number') {
     if (input === qformerWidth) return 1;
-    const meant = input === sideBySide ? ': it was trained without a Q-Former (as the Llama 2 checkpoint is); leave --qformer out, or take the Vicuna one' : '';
-    throw new MiniGptError('ERR_SHAPE', `the projection ${path} takes vectors of ${input}, but the Q-Former gives ${qformerWidth}${meant}`);
+    const meant =
+      input === sideBySide
+        ? ': it was trained without a Q-Former (as the Llama 2 checkpoint is); leave --qformer out, or take the Vicuna one'
+        : '';
+    throw new MiniGptError(
+      'ERR_SHAPE',
+      `the projection ${path} takes vectors of ${input}, but the Q-Former gives ${qformerWidth}${meant}`,
+    );
   }
   if (qformerWidth === null && sideBySide !== undefined) {
     if (input === sideBySide) return PATCHES_SIDE_BY_SIDE;
-    const meant = input === (config.qformer?.width ?? PUBLISHED.qformer.width) ? ': it was trained with a Q-Former; give its file with --qformer' : '';
-    throw new MiniGptError('ERR_SHAPE',
-      `the projection ${path} takes vectors of ${input}, but ${PATCHES_SIDE_BY_SIDE} patches side by side have ${sideBySide} (ViT width ${vitWidth})${meant}`);
+    const meant =
+      input === (config.qformer?.width ?? PUBLISHED.qformer.width)
+        ? ': it was trained with a Q-Former; give its file with --qformer'
+        : '';
+    throw new MiniGptError(
+      'ERR_SHAPE',
+      `the projection ${path} takes vectors of ${input}, but ${PATCHES_SIDE_BY_SIDE} patches side by side have ${sideBySide} (ViT width ${vitWidth})${meant}`,
+    );
   }
   // The projection alone: only sizes tell.
   if (input === (config.qformer?.width ?? PUBLISHED.qformer.width)) return 1;
   if (input === PATCHES_SIDE_BY_SIDE * (config.vit?.width ?? PUBLISHED.vit.width)) return PATCHES_SIDE_BY_SIDE;
-  throw new MiniGptError('ERR_ARGUMENT',
+  throw new MiniGptError(
+    'ERR_ARGUMENT',
     `the projection ${path} takes vectors of ${input}, which is not a published size (${PUBLISHED.qformer.width} with a Q-Former, ` +
-    `${PATCHES_SIDE_BY_SIDE * PUBLISHED.vit.width} without); give the sizes with --config, as qformer.width or vit.width`);
+      `${PATCHES_SIDE_BY_SIDE * PUBLISHED.vit.width} without); give the sizes with --config, as qformer.width or vit.width`,
+  );
 }

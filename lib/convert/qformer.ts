@@ -28,7 +28,12 @@ export interface QformerPlan {
 }
 
 /** `vitWidth`: of the ViT whose patches it looks at. Errors: ERR_MISSING_TENSOR, ERR_SHAPE, ERR_ARGUMENT (an unknown head count). */
-export function planQformer(weights: Weights, config: SizeConfig['qformer'], vitWidth: number, type: TypeName): QformerPlan {
+export function planQformer(
+  weights: Weights,
+  config: SizeConfig['qformer'],
+  vitWidth: number,
+  type: TypeName,
+): QformerPlan {
   const naming = NAMINGS.find((candidate) => weights.find(`${candidate.norm}.weight`)) ?? NAMINGS[0]!;
   const { path } = weights;
   const [, queries, width] = weights.measure('query_tokens', 3) as [number, number, number];
@@ -73,22 +78,29 @@ export function planQformer(weights: Weights, config: SizeConfig['qformer'], vit
     both(`${to}ffn_norm`, `${from}output_query.LayerNorm`, [width]);
   }
   const keys = [
-    u32('minigpt4.qformer.embedding_length', width), u32('minigpt4.qformer.head_count', heads), u32('minigpt4.qformer.block_count', depth),
-    u32('minigpt4.qformer.feed_forward_length', hidden), u32('minigpt4.qformer.query_count', queries),
-    u32('minigpt4.qformer.cross_attention_every', every), f32('minigpt4.qformer.layer_norm_epsilon', config?.eps ?? 1e-12),
+    u32('minigpt4.qformer.embedding_length', width),
+    u32('minigpt4.qformer.head_count', heads),
+    u32('minigpt4.qformer.block_count', depth),
+    u32('minigpt4.qformer.feed_forward_length', hidden),
+    u32('minigpt4.qformer.query_count', queries),
+    u32('minigpt4.qformer.cross_attention_every', every),
+    f32('minigpt4.qformer.layer_norm_epsilon', config?.eps ?? 1e-12),
   ];
   return { width, queries, keys, tensors };
 }
 
 /** Which layers look at the picture: those whose index is a multiple of this. */
 function crossEvery(weights: Weights, naming: Naming, depth: number): number {
-  const looks = (i: number): boolean => weights.find(`${naming.layers}${i}.crossattention.${naming.inner}.query.weight`) !== undefined;
+  const looks = (i: number): boolean =>
+    weights.find(`${naming.layers}${i}.crossattention.${naming.inner}.query.weight`) !== undefined;
   let every = 1;
   while (every < depth && !looks(every)) every++;
   for (let i = 0; i < depth; i++) {
     if (looks(i) !== (i % every === 0)) {
-      throw new MiniGptError('ERR_MISSING_TENSOR',
-        `${weights.path}: layer ${i} of the Q-Former ${looks(i) ? 'has' : 'lacks'} a cross-attention; expected one in every layer whose index is a multiple of ${every}`);
+      throw new MiniGptError(
+        'ERR_MISSING_TENSOR',
+        `${weights.path}: layer ${i} of the Q-Former ${looks(i) ? 'has' : 'lacks'} a cross-attention; expected one in every layer whose index is a multiple of ${every}`,
+      );
     }
   }
   return every;

@@ -21,21 +21,32 @@ export interface PlannedTensor {
 
 /** A tensor written from a checkpoint's; `shape` may flatten trailing or drop leading sizes of 1, the order stays. */
 export function planned(
-  name: string, shape: readonly number[], type: TypeName, sources: PlannedTensor['sources'], tensor: LazyTensor,
+  name: string,
+  shape: readonly number[],
+  type: TypeName,
+  sources: PlannedTensor['sources'],
+  tensor: LazyTensor,
 ): PlannedTensor {
   if (valueCount(name, shape) !== valueCount(tensor.name, tensor.shape)) {
-    throw new MiniGptError('ERR_INTERNAL', `${name} of shape ${shapeText(shape)} is planned from ${shapeText(tensor.shape)}`);
+    throw new MiniGptError(
+      'ERR_INTERNAL',
+      `${name} of shape ${shapeText(shape)} is planned from ${shapeText(tensor.shape)}`,
+    );
   }
   return { name, shape, type, sources, values: () => rowsOf(tensor, shape) };
 }
 
-async function* rowsOf(tensor: LazyTensor, shape: readonly number[]): AsyncGenerator<{ source: TypeName; values: Uint8Array }> {
+async function* rowsOf(
+  tensor: LazyTensor,
+  shape: readonly number[],
+): AsyncGenerator<{ source: TypeName; values: Uint8Array }> {
   const total = valueCount(tensor.name, shape);
   const row = shape.at(-1) ?? 1;
   const step = row * Math.max(1, Math.floor(CHUNK_BYTES / (row * DTYPE_BYTES[tensor.dtype])));
   for (let from = 0; from < total; from += step) {
     const values = await tensor.read(from, Math.min(step, total - from));
-    if (tensor.dtype === 'f32' || tensor.dtype === 'f16' || tensor.dtype === 'bf16') yield { source: tensor.dtype, values };
+    if (tensor.dtype === 'f32' || tensor.dtype === 'f16' || tensor.dtype === 'bf16')
+      yield { source: tensor.dtype, values };
     else yield { source: 'f32', values: new Uint8Array(toFloat32(tensor.dtype, values).buffer) };
   }
 }
@@ -43,7 +54,11 @@ async function* rowsOf(tensor: LazyTensor, shape: readonly number[]): AsyncGener
 /** A vector of float32 that no checkpoint holds as it is. */
 export function vector(name: string, values: Float32Array): LazyTensor {
   return {
-    name, dtype: 'f32', shape: [values.length], strides: [1], file: '',
+    name,
+    dtype: 'f32',
+    shape: [values.length],
+    strides: [1],
+    file: '',
     read: async (from = 0, count = values.length - from) => new Uint8Array(values.slice(from, from + count).buffer),
   };
 }
@@ -52,7 +67,11 @@ export function vector(name: string, values: Float32Array): LazyTensor {
 export function qkvBias(q: LazyTensor, v: LazyTensor): LazyTensor {
   const width = q.shape[0]!;
   return {
-    name: `${q.name}, ${v.name}`, dtype: 'f32', shape: [3 * width], strides: [1], file: q.file,
+    name: `${q.name}, ${v.name}`,
+    dtype: 'f32',
+    shape: [3 * width],
+    strides: [1],
+    file: q.file,
     async read(from = 0, count = 3 * width - from) {
       const values = new Float32Array(3 * width);
       values.set(toFloat32(q.dtype, await q.read()), 0);
@@ -72,7 +91,12 @@ export function rotaryPairs(tensor: LazyTensor, heads: number): LazyTensor {
   const rowBytes = row * DTYPE_BYTES[tensor.dtype];
   const total = rows * row;
   return {
-    ...tensor, name: tensor.name, dtype: tensor.dtype, shape: tensor.shape, file: tensor.file, strides: contiguousStrides(tensor.shape),
+    ...tensor,
+    name: tensor.name,
+    dtype: tensor.dtype,
+    shape: tensor.shape,
+    file: tensor.file,
+    strides: contiguousStrides(tensor.shape),
     async read(from = 0, count = total - from) {
       // Whole heads around what is asked for.
       const first = Math.floor(from / (head * row));

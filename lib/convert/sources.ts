@@ -18,7 +18,10 @@ export interface Source {
  * Errors: those of InputFile, ERR_FILE_FORMAT (a checksum differs), ERR_ABORTED.
  */
 export async function hashSources(
-  sources: readonly Source[], regions: readonly CheckedRegion[], signal: AbortSignal | undefined, onProgress: (done: number, total: number, file: string) => void,
+  sources: readonly Source[],
+  regions: readonly CheckedRegion[],
+  signal: AbortSignal | undefined,
+  onProgress: (done: number, total: number, file: string) => void,
 ): Promise<string[]> {
   const files: { source: Source; input: InputFile }[] = [];
   try {
@@ -34,7 +37,7 @@ export async function hashSources(
         const bytes = await input.read(at, Math.min(CHUNK_BYTES, input.size - at));
         hash.update(bytes);
         check.update(at, bytes);
-        onProgress(done += bytes.length, total, source.file);
+        onProgress((done += bytes.length), total, source.file);
       }
       lines.push(`${source.role} ${basename(source.file)} ${hash.digest('hex')}`);
     }
@@ -56,12 +59,18 @@ class ChecksumCheck {
 
   update(position: number, bytes: Uint8Array): void {
     const end = position + bytes.length;
-    for (let region; (region = this.#regions[this.#next]) && region.position < end; ) {
+    for (let region; (region = this.#regions[this.#next]) && region.position < end;) {
       const last = region.position + region.size;
-      this.#sum = crc32(bytes.subarray(Math.max(0, region.position - position), Math.min(last, end) - position), this.#sum);
+      this.#sum = crc32(
+        bytes.subarray(Math.max(0, region.position - position), Math.min(last, end) - position),
+        this.#sum,
+      );
       if (last > end) return;
       if (this.#sum !== region.crc32) {
-        throw new MiniGptError('ERR_FILE_FORMAT', `${region.file} is damaged: the checksum of ${region.what} differs; download it again`);
+        throw new MiniGptError(
+          'ERR_FILE_FORMAT',
+          `${region.file} is damaged: the checksum of ${region.what} differs; download it again`,
+        );
       }
       this.#next++;
       this.#sum = 0;

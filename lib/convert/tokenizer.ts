@@ -20,11 +20,18 @@ export interface TokenizerPlan {
  * The tokenizer of the first of `folders` that has one, for an embedding of `vocabulary` rows: rows beyond the pieces get the names of
  * added_tokens.json, or `[PADn]`. Errors: ERR_FILE_NOT_FOUND, ERR_FILE_FORMAT, ERR_SHAPE (more pieces than rows).
  */
-export async function planTokenizer(folders: readonly string[], vocabulary: number, native: ConvertNative): Promise<TokenizerPlan> {
+export async function planTokenizer(
+  folders: readonly string[],
+  vocabulary: number,
+  native: ConvertNative,
+): Promise<TokenizerPlan> {
   const { file, folder, bytes } = await findModel(folders);
   const model = native.readSentencePiece(bytes);
   if (model.pieces.length > vocabulary) {
-    throw new MiniGptError('ERR_SHAPE', `${file} has ${model.pieces.length} pieces, but the embedding only ${vocabulary} rows; do they belong together?`);
+    throw new MiniGptError(
+      'ERR_SHAPE',
+      `${file} has ${model.pieces.length} pieces, but the embedding only ${vocabulary} rows; do they belong together?`,
+    );
   }
   const added = new Map<number, string>();
   for (const [piece, id] of Object.entries((await readOptionalJson(join(folder, 'added_tokens.json'))) ?? {})) {
@@ -40,16 +47,26 @@ export async function planTokenizer(folders: readonly string[], vocabulary: numb
     kinds.push(name === undefined ? UNUSED : CONTROL);
   }
   const settings = (await readOptionalJson(join(folder, 'tokenizer_config.json'))) ?? {};
-  const flag = (name: string, otherwise: boolean): boolean => (typeof settings[name] === 'boolean' ? settings[name] : otherwise);
+  const flag = (name: string, otherwise: boolean): boolean =>
+    typeof settings[name] === 'boolean' ? settings[name] : otherwise;
   // bos and eos are the tokenizer's: the config.json of the published Vicuna v0 says 0 and 1, which is wrong.
-  const ids: [string, number][] = [['bos', model.bos], ['eos', model.eos], ['unknown', model.unknown], ['padding', model.padding]];
+  const ids: [string, number][] = [
+    ['bos', model.bos],
+    ['eos', model.eos],
+    ['unknown', model.unknown],
+    ['padding', model.padding],
+  ];
   return {
     file,
     keys: [
-      text('tokenizer.ggml.model', 'llama'), text('tokenizer.ggml.pre', 'default'),
-      texts('tokenizer.ggml.tokens', pieces), f32s('tokenizer.ggml.scores', scores), i32s('tokenizer.ggml.token_type', kinds),
+      text('tokenizer.ggml.model', 'llama'),
+      text('tokenizer.ggml.pre', 'default'),
+      texts('tokenizer.ggml.tokens', pieces),
+      f32s('tokenizer.ggml.scores', scores),
+      i32s('tokenizer.ggml.token_type', kinds),
       ...ids.filter(([, id]) => id >= 0).map(([name, id]) => u32(`tokenizer.ggml.${name}_token_id`, id)),
-      bool('tokenizer.ggml.add_bos_token', flag('add_bos_token', true)), bool('tokenizer.ggml.add_eos_token', flag('add_eos_token', false)),
+      bool('tokenizer.ggml.add_bos_token', flag('add_bos_token', true)),
+      bool('tokenizer.ggml.add_eos_token', flag('add_eos_token', false)),
       bool('tokenizer.ggml.add_space_prefix', model.addSpacePrefix),
       bool('tokenizer.ggml.remove_extra_whitespaces', model.removeExtraWhitespaces),
     ],
@@ -65,6 +82,8 @@ async function findModel(folders: readonly string[]): Promise<{ file: string; fo
       if (!(error instanceof MiniGptError) || error.code !== 'ERR_FILE_NOT_FOUND') throw error;
     }
   }
-  throw new MiniGptError('ERR_FILE_NOT_FOUND',
-    `${folders.join(' and ')}: no tokenizer.model there; expected the SentencePiece model of the language model (a tokenizer.json is not read: use a GGUF file then)`);
+  throw new MiniGptError(
+    'ERR_FILE_NOT_FOUND',
+    `${folders.join(' and ')}: no tokenizer.model there; expected the SentencePiece model of the language model (a tokenizer.json is not read: use a GGUF file then)`,
+  );
 }

@@ -4,10 +4,19 @@ import type { WritableType } from './options.js';
 
 /** Values and bytes of a block. */
 export const BLOCKS: Readonly<Record<TypeName, { values: number; bytes: number }>> = {
-  f32: { values: 1, bytes: 4 }, f16: { values: 1, bytes: 2 }, bf16: { values: 1, bytes: 2 },
-  q8_0: { values: 32, bytes: 34 }, q5_0: { values: 32, bytes: 22 }, q5_1: { values: 32, bytes: 24 },
-  q4_0: { values: 32, bytes: 18 }, q4_1: { values: 32, bytes: 20 }, q2_k: { values: 256, bytes: 84 }, q3_k: { values: 256, bytes: 110 },
-  q4_k: { values: 256, bytes: 144 }, q5_k: { values: 256, bytes: 176 }, q6_k: { values: 256, bytes: 210 },
+  f32: { values: 1, bytes: 4 },
+  f16: { values: 1, bytes: 2 },
+  bf16: { values: 1, bytes: 2 },
+  q8_0: { values: 32, bytes: 34 },
+  q5_0: { values: 32, bytes: 22 },
+  q5_1: { values: 32, bytes: 24 },
+  q4_0: { values: 32, bytes: 18 },
+  q4_1: { values: 32, bytes: 20 },
+  q2_k: { values: 256, bytes: 84 },
+  q3_k: { values: 256, bytes: 110 },
+  q4_k: { values: 256, bytes: 144 },
+  q5_k: { values: 256, bytes: 176 },
+  q6_k: { values: 256, bytes: 210 },
 };
 
 /** The type of blocks of 32 that takes a K-quant's place where rows are no multiple of 256. */
@@ -15,7 +24,17 @@ const NARROWER: Partial<Record<TypeName, TypeName>> = { q4_k: 'q5_0', q5_k: 'q5_
 
 /** `general.file_type`, which is only a label. */
 export const FILE_TYPES: Readonly<Record<WritableType, number>> = {
-  f32: 0, f16: 1, q4_0: 2, q4_1: 3, q8_0: 7, q5_0: 8, q5_1: 9, q4_k: 14, q5_k: 16, q6_k: 18, bf16: 32,
+  f32: 0,
+  f16: 1,
+  q4_0: 2,
+  q4_1: 3,
+  q8_0: 7,
+  q5_0: 8,
+  q5_1: 9,
+  q4_k: 14,
+  q5_k: 16,
+  q6_k: 18,
+  bf16: 32,
 };
 
 /** Which type a part's matrices are asked to have by `--type`. */

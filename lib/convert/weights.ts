@@ -5,7 +5,10 @@ import { shapeText, type Checkpoint, type LazyTensor } from '../formats/tensor.j
 
 export class Weights {
   /** `role` as in the key `minigpt4.sources`. */
-  constructor(readonly checkpoint: Checkpoint, readonly role: string) {}
+  constructor(
+    readonly checkpoint: Checkpoint,
+    readonly role: string,
+  ) {}
 
   get path(): string {
     return this.checkpoint.path;
@@ -18,9 +21,16 @@ export class Weights {
   /** The tensor; `shape` is checked up to leading sizes of 1. Errors: ERR_MISSING_TENSOR, ERR_SHAPE. */
   take(name: string, shape: readonly number[], why = ''): LazyTensor {
     const tensor = this.find(name);
-    if (!tensor) throw new MiniGptError('ERR_MISSING_TENSOR', `${this.path} lacks the tensor ${name} of shape ${shapeText(shape)}${why && ` (${why})`}`);
+    if (!tensor)
+      throw new MiniGptError(
+        'ERR_MISSING_TENSOR',
+        `${this.path} lacks the tensor ${name} of shape ${shapeText(shape)}${why && ` (${why})`}`,
+      );
     if (withoutOnes(tensor.shape) !== withoutOnes(shape)) {
-      throw new MiniGptError('ERR_SHAPE', `${this.path}: ${name} has the shape ${shapeText(tensor.shape)}, expected ${shapeText(shape)}${why && ` (${why})`}`);
+      throw new MiniGptError(
+        'ERR_SHAPE',
+        `${this.path}: ${name} has the shape ${shapeText(tensor.shape)}, expected ${shapeText(shape)}${why && ` (${why})`}`,
+      );
     }
     return tensor;
   }
@@ -28,9 +38,16 @@ export class Weights {
   /** A tensor whose shape tells sizes. Errors: ERR_MISSING_TENSOR, ERR_SHAPE (another number of dimensions). */
   measure(name: string, dimensions: number): readonly number[] {
     const tensor = this.find(name);
-    if (!tensor) throw new MiniGptError('ERR_MISSING_TENSOR', `${this.path} lacks the tensor ${name}; it holds ${describeParts(this.checkpoint)}`);
+    if (!tensor)
+      throw new MiniGptError(
+        'ERR_MISSING_TENSOR',
+        `${this.path} lacks the tensor ${name}; it holds ${describeParts(this.checkpoint)}`,
+      );
     if (tensor.shape.length !== dimensions || tensor.shape.some((size) => size < 1)) {
-      throw new MiniGptError('ERR_SHAPE', `${this.path}: ${name} has the shape ${shapeText(tensor.shape)}, expected ${dimensions} dimensions`);
+      throw new MiniGptError(
+        'ERR_SHAPE',
+        `${this.path}: ${name} has the shape ${shapeText(tensor.shape)}, expected ${dimensions} dimensions`,
+      );
     }
     return tensor.shape;
   }
@@ -44,5 +61,12 @@ export class Weights {
 }
 
 function withoutOnes(shape: readonly number[]): string {
-  return shape.slice(Math.max(0, shape.findIndex((size) => size !== 1))).join();
+  return shape
+    .slice(
+      Math.max(
+        0,
+        shape.findIndex((size) => size !== 1),
+      ),
+    )
+    .join();
 }

@@ -14,7 +14,10 @@ export async function kindOf(path: string): Promise<FileKind> {
   try {
     if ((await stat(path)).isDirectory()) {
       if (await isModelFolder(path)) return 'folder';
-      throw new MiniGptError('ERR_FILE_NOT_FOUND', `${path} is a directory without model weights (*.safetensors, pytorch_model*.bin)`);
+      throw new MiniGptError(
+        'ERR_FILE_NOT_FOUND',
+        `${path} is a directory without model weights (*.safetensors, pytorch_model*.bin)`,
+      );
     }
   } catch (error) {
     throw systemError(path, error);
@@ -25,9 +28,13 @@ export async function kindOf(path: string): Promise<FileKind> {
     const text = head.toString('latin1');
     if (text.startsWith('GGUF')) return 'gguf';
     // The last two are what openPth explains: PyTorch's older format, and a tar archive.
-    if (text.startsWith('PK\x03\x04') || text.startsWith('\x80\x02\x8a\x0a') || text.slice(257, 262) === 'ustar') return 'pth';
+    if (text.startsWith('PK\x03\x04') || text.startsWith('\x80\x02\x8a\x0a') || text.slice(257, 262) === 'ustar')
+      return 'pth';
     if (/^.{7}\x00\s*\{/s.test(text)) return 'safetensors';
-    throw new MiniGptError('ERR_FILE_FORMAT', `${path} is ${resemblance(head, text)}; expected a PyTorch checkpoint, safetensors or GGUF`);
+    throw new MiniGptError(
+      'ERR_FILE_FORMAT',
+      `${path} is ${resemblance(head, text)}; expected a PyTorch checkpoint, safetensors or GGUF`,
+    );
   } finally {
     await file.close();
   }
@@ -36,9 +43,12 @@ export async function kindOf(path: string): Promise<FileKind> {
 /** Opens a `.pth`, `.bin` or `.safetensors` file, or a Hugging Face folder. Errors: those of kindOf and of the readers. */
 export async function openCheckpoint(path: string): Promise<Checkpoint> {
   switch (await kindOf(path)) {
-    case 'pth': return openPth(path);
-    case 'safetensors': return openSafetensors(path);
-    case 'folder': return openModelFolder(path);
+    case 'pth':
+      return openPth(path);
+    case 'safetensors':
+      return openSafetensors(path);
+    case 'folder':
+      return openModelFolder(path);
     case 'gguf':
       throw new MiniGptError('ERR_FILE_FORMAT', `${path} is a GGUF file; expected a PyTorch checkpoint or safetensors`);
   }
@@ -48,7 +58,8 @@ function resemblance(head: Buffer, text: string): string {
   if (text.startsWith('version https://git-lfs')) return 'a Git LFS pointer (the file itself was not downloaded)';
   if (/^\s*<(!doctype|html)/i.test(text)) return 'a web page (a download that went wrong?)';
   if (text.startsWith('\x1f\x8b')) return 'a gzip archive (unpack it first)';
-  if (text.startsWith('tjgg') || text.startsWith('lmgg') || text.startsWith('fmgg')) return 'a ggml file from before GGUF';
+  if (text.startsWith('tjgg') || text.startsWith('lmgg') || text.startsWith('fmgg'))
+    return 'a ggml file from before GGUF';
   if (head.every((byte) => byte === 0)) return 'nothing but zeros at its beginning (a download that was cut off?)';
   if (head.every((byte) => (byte >= 32 && byte < 127) || (byte >= 9 && byte <= 13))) return 'a text file';
   return `a file that begins with the bytes ${head.toString('hex', 0, 8)}`;

@@ -8,17 +8,67 @@ const LARGEST_HEAD = 256 << 20;
 /** Elements of all arrays together; a vocabulary of 128,000 pieces with merges has about 660,000. */
 const MOST_ELEMENTS = 1 << 24;
 
-const KEY_TYPES: readonly GgufKeyType[] = ['u8', 'i8', 'u16', 'i16', 'u32', 'i32', 'f32', 'bool', 'string', 'array', 'u64', 'i64', 'f64'];
+const KEY_TYPES: readonly GgufKeyType[] = [
+  'u8',
+  'i8',
+  'u16',
+  'i16',
+  'u32',
+  'i32',
+  'f32',
+  'bool',
+  'string',
+  'array',
+  'u64',
+  'i64',
+  'f64',
+];
 const KEY_BYTES: Readonly<Record<GgufKeyType, number>> = {
-  u8: 1, i8: 1, u16: 2, i16: 2, u32: 4, i32: 4, f32: 4, bool: 1, string: 8, array: 12, u64: 8, i64: 8, f64: 8,
+  u8: 1,
+  i8: 1,
+  u16: 2,
+  i16: 2,
+  u32: 4,
+  i32: 4,
+  f32: 4,
+  bool: 1,
+  string: 8,
+  array: 12,
+  u64: 8,
+  i64: 8,
+  f64: 8,
 };
 /** Type number: name, values a block, bytes a block. */
 const TENSOR_TYPES: Readonly<Record<number, readonly [string, number, number]>> = {
-  0: ['f32', 1, 4], 1: ['f16', 1, 2], 2: ['q4_0', 32, 18], 3: ['q4_1', 32, 20], 6: ['q5_0', 32, 22], 7: ['q5_1', 32, 24], 8: ['q8_0', 32, 34],
-  10: ['q2_k', 256, 84], 11: ['q3_k', 256, 110], 12: ['q4_k', 256, 144], 13: ['q5_k', 256, 176], 14: ['q6_k', 256, 210],
-  16: ['iq2_xxs', 256, 66], 17: ['iq2_xs', 256, 74], 18: ['iq3_xxs', 256, 98], 19: ['iq1_s', 256, 50], 20: ['iq4_nl', 32, 18],
-  21: ['iq3_s', 256, 110], 22: ['iq2_s', 256, 82], 23: ['iq4_xs', 256, 136], 24: ['i8', 1, 1], 25: ['i16', 1, 2], 26: ['i32', 1, 4],
-  27: ['i64', 1, 8], 28: ['f64', 1, 8], 29: ['iq1_m', 256, 56], 30: ['bf16', 1, 2], 34: ['tq1_0', 256, 54], 35: ['tq2_0', 256, 66],
+  0: ['f32', 1, 4],
+  1: ['f16', 1, 2],
+  2: ['q4_0', 32, 18],
+  3: ['q4_1', 32, 20],
+  6: ['q5_0', 32, 22],
+  7: ['q5_1', 32, 24],
+  8: ['q8_0', 32, 34],
+  10: ['q2_k', 256, 84],
+  11: ['q3_k', 256, 110],
+  12: ['q4_k', 256, 144],
+  13: ['q5_k', 256, 176],
+  14: ['q6_k', 256, 210],
+  16: ['iq2_xxs', 256, 66],
+  17: ['iq2_xs', 256, 74],
+  18: ['iq3_xxs', 256, 98],
+  19: ['iq1_s', 256, 50],
+  20: ['iq4_nl', 32, 18],
+  21: ['iq3_s', 256, 110],
+  22: ['iq2_s', 256, 82],
+  23: ['iq4_xs', 256, 136],
+  24: ['i8', 1, 1],
+  25: ['i16', 1, 2],
+  26: ['i32', 1, 4],
+  27: ['i64', 1, 8],
+  28: ['f64', 1, 8],
+  29: ['iq1_m', 256, 56],
+  30: ['bf16', 1, 2],
+  34: ['tq1_0', 256, 54],
+  35: ['tq2_0', 256, 66],
   39: ['mxfp4', 32, 17],
 };
 
@@ -49,7 +99,9 @@ export interface GgufFile {
  */
 export async function openGguf(path: string): Promise<GgufFile> {
   const parts: InputFile[] = [];
-  const close = async (): Promise<void> => { for (const part of parts) await part.close(); };
+  const close = async (): Promise<void> => {
+    for (const part of parts) await part.close();
+  };
   try {
     parts.push(await InputFile.open(path));
     const first = await readPart(parts[0]!);
@@ -63,7 +115,8 @@ export async function openGguf(path: string): Promise<GgufFile> {
       }
     }
     const names = new Set(tensors.map((tensor) => tensor.name));
-    if (names.size !== tensors.length) throw new MiniGptError('ERR_FILE_FORMAT', `${path}: two tensors have the same name`);
+    if (names.size !== tensors.length)
+      throw new MiniGptError('ERR_FILE_FORMAT', `${path}: two tensors have the same name`);
     const keys = first.keys.filter((key) => !key.key.startsWith('split.'));
     return { path, version: first.version, keys, tensors, files: parts.map((part) => part.path), close };
   } catch (error) {
@@ -75,10 +128,15 @@ export async function openGguf(path: string): Promise<GgufFile> {
 function partNames(path: string, count: number): string[] {
   const match = /^(.*)-00001-of-(\d{5})\.gguf$/.exec(path);
   if (!match || Number(match[2]) !== count) {
-    throw new MiniGptError('ERR_ARGUMENT',
-      `${path} is one of ${count} parts; give the first one, whose name ends with -00001-of-${String(count).padStart(5, '0')}.gguf`);
+    throw new MiniGptError(
+      'ERR_ARGUMENT',
+      `${path} is one of ${count} parts; give the first one, whose name ends with -00001-of-${String(count).padStart(5, '0')}.gguf`,
+    );
   }
-  return Array.from({ length: count - 1 }, (_, i) => `${match[1]}-${String(i + 2).padStart(5, '0')}-of-${match[2]}.gguf`);
+  return Array.from(
+    { length: count - 1 },
+    (_, i) => `${match[1]}-${String(i + 2).padStart(5, '0')}-of-${match[2]}.gguf`,
+  );
 }
 
 /** Thrown by Head when the bytes read so far end too early. */
@@ -98,8 +156,13 @@ async function readPart(file: InputFile): Promise<Part> {
       return new Head(bytes, file).read();
     } catch (error) {
       if (!(error instanceof NeedsMore)) throw error;
-      if (length === file.size) throw new MiniGptError('ERR_FILE_FORMAT', `${file.path} ends within its head (${file.size} bytes); is it incomplete?`);
-      if (length > LARGEST_HEAD) throw new MiniGptError('ERR_FILE_FORMAT', `${file.path}: the head has more than ${LARGEST_HEAD} bytes`);
+      if (length === file.size)
+        throw new MiniGptError(
+          'ERR_FILE_FORMAT',
+          `${file.path} ends within its head (${file.size} bytes); is it incomplete?`,
+        );
+      if (length > LARGEST_HEAD)
+        throw new MiniGptError('ERR_FILE_FORMAT', `${file.path}: the head has more than ${LARGEST_HEAD} bytes`);
     }
   }
 }
@@ -116,10 +179,16 @@ class Head {
   }
 
   read(): Part {
-    if (this.#take(4).toString('latin1') !== 'GGUF') this.#fail(`it begins with the bytes ${this.#bytes.toString('hex', 0, 4)}; expected 'GGUF'`);
+    if (this.#take(4).toString('latin1') !== 'GGUF')
+      this.#fail(`it begins with the bytes ${this.#bytes.toString('hex', 0, 4)}; expected 'GGUF'`);
     const version = this.#take(4).readUInt32LE(0);
-    if ((version & 0xffff) === 0) throw new MiniGptError('ERR_UNSUPPORTED', `${this.#file.path} is a big-endian GGUF file; expected a little-endian one`);
-    if (version !== 2 && version !== 3) throw new MiniGptError('ERR_UNSUPPORTED', `${this.#file.path} is GGUF version ${version}; 2 and 3 are read`);
+    if ((version & 0xffff) === 0)
+      throw new MiniGptError(
+        'ERR_UNSUPPORTED',
+        `${this.#file.path} is a big-endian GGUF file; expected a little-endian one`,
+      );
+    if (version !== 2 && version !== 3)
+      throw new MiniGptError('ERR_UNSUPPORTED', `${this.#file.path} is GGUF version ${version}; 2 and 3 are read`);
     const tensorCount = this.#count(24, 'tensors');
     const keyCount = this.#count(13, 'keys');
     const keys: GgufKey[] = [];
@@ -169,20 +238,28 @@ class Head {
   #tensor(alignment: number): { name: string; type: string; shape: number[]; bytes: number; offset: number } {
     const name = this.#string();
     const dimensions = this.#take(4).readUInt32LE(0);
-    if (dimensions < 1 || dimensions > 4) this.#fail(`the tensor ${name} has ${dimensions} dimensions; expected 1 to 4`);
+    if (dimensions < 1 || dimensions > 4)
+      this.#fail(`the tensor ${name} has ${dimensions} dimensions; expected 1 to 4`);
     const shape: number[] = [];
     for (let d = 0; d < dimensions; d++) shape.unshift(this.#size(`the shape of ${name}`));
     const number = this.#take(4).readUInt32LE(0);
     const type = TENSOR_TYPES[number];
-    if (!type) throw new MiniGptError('ERR_UNSUPPORTED', `${this.#file.path}: the tensor ${name} has the type ${number}, which is not known here`);
+    if (!type)
+      throw new MiniGptError(
+        'ERR_UNSUPPORTED',
+        `${this.#file.path}: the tensor ${name} has the type ${number}, which is not known here`,
+      );
     const [typeName, blockValues, blockBytes] = type;
     const row = shape.at(-1)!;
-    if (row % blockValues) this.#fail(`the tensor ${name} has rows of ${row} values; ${typeName} needs a multiple of ${blockValues}`);
+    if (row % blockValues)
+      this.#fail(`the tensor ${name} has rows of ${row} values; ${typeName} needs a multiple of ${blockValues}`);
     const bytes = (valueCount(`${this.#file.path}: ${name}`, shape) / blockValues) * blockBytes;
     const offset = this.#size(`the offset of ${name}`);
     if (offset % alignment) this.#fail(`the tensor ${name} begins at ${offset}; expected a multiple of ${alignment}`);
     if (bytes > this.#file.size || offset > this.#file.size) {
-      this.#fail(`the tensor ${name} of shape ${shapeText(shape)} at ${offset} has ${bytes} bytes, the file has ${this.#file.size}; is it incomplete?`);
+      this.#fail(
+        `the tensor ${name} of shape ${shapeText(shape)} at ${offset} has ${bytes} bytes, the file has ${this.#file.size}; is it incomplete?`,
+      );
     }
     return { name, type: typeName, shape, bytes, offset };
   }
@@ -191,17 +268,28 @@ class Head {
     if (type === 'string') return this.#string();
     const at = this.#take(KEY_BYTES[type]);
     switch (type) {
-      case 'u8': return at.readUInt8(0);
-      case 'i8': return at.readInt8(0);
-      case 'u16': return at.readUInt16LE(0);
-      case 'i16': return at.readInt16LE(0);
-      case 'u32': return at.readUInt32LE(0);
-      case 'i32': return at.readInt32LE(0);
-      case 'f32': return at.readFloatLE(0);
-      case 'f64': return at.readDoubleLE(0);
-      case 'u64': return exact(at.readBigUInt64LE(0));
-      case 'i64': return exact(at.readBigInt64LE(0));
-      default: { // bool
+      case 'u8':
+        return at.readUInt8(0);
+      case 'i8':
+        return at.readInt8(0);
+      case 'u16':
+        return at.readUInt16LE(0);
+      case 'i16':
+        return at.readInt16LE(0);
+      case 'u32':
+        return at.readUInt32LE(0);
+      case 'i32':
+        return at.readInt32LE(0);
+      case 'f32':
+        return at.readFloatLE(0);
+      case 'f64':
+        return at.readDoubleLE(0);
+      case 'u64':
+        return exact(at.readBigUInt64LE(0));
+      case 'i64':
+        return exact(at.readBigInt64LE(0));
+      default: {
+        // bool
         const byte = at.readUInt8(0);
         if (byte > 1) this.#fail(`a truth value is ${byte}; expected 0 or 1`);
         return byte === 1;
@@ -215,7 +303,7 @@ class Head {
   }
 
   #string(): string {
-    const length = this.#size('a string\'s length');
+    const length = this.#size("a string's length");
     if (length > this.#file.size) this.#fail(`a string is to have ${length} bytes, the file has ${this.#file.size}`);
     return this.#take(length).toString('utf8');
   }
@@ -223,7 +311,8 @@ class Head {
   /** A 64-bit count of things of at least `bytes` bytes each, which must still fit into the file. */
   #count(bytes: number, what: string): number {
     const count = this.#size(`the number of ${what}`);
-    if (count * bytes > this.#file.size - this.#at) this.#fail(`${count} ${what} don't fit into the ${this.#file.size} bytes of the file`);
+    if (count * bytes > this.#file.size - this.#at)
+      this.#fail(`${count} ${what} don't fit into the ${this.#file.size} bytes of the file`);
     return count;
   }
 

@@ -5,7 +5,7 @@ import { MiniGptError } from '../errors.js';
 import { InputFile, systemError } from './input-file.js';
 import { openPth } from './pth.js';
 import { openSafetensors } from './safetensors.js';
-import type { Checkpoint, LazyTensor } from './tensor.js';
+import type { CheckedRegion, Checkpoint, LazyTensor } from './tensor.js';
 
 /** JSON files of a model folder are a few kilobytes; an index of 10,000 tensors has about 1 MB. */
 const LARGEST_JSON = 4 << 20;
@@ -21,7 +21,9 @@ async function entryPoint(folder: string): Promise<string | undefined> {
   } catch (error) {
     throw systemError(folder, error);
   }
-  const known = [INDEXES[0]!, 'model.safetensors', INDEXES[1]!, 'pytorch_model.bin'].find((name) => names.includes(name));
+  const known = [INDEXES[0]!, 'model.safetensors', INDEXES[1]!, 'pytorch_model.bin'].find((name) =>
+    names.includes(name),
+  );
   if (known) return known;
   // Files under other names: only where there is no doubt which one.
   for (const ending of ['.safetensors', '.bin', '.pth']) {
@@ -39,14 +41,23 @@ export async function isModelFolder(folder: string): Promise<boolean> {
 export async function openModelFolder(folder: string): Promise<Checkpoint> {
   const entry = await entryPoint(folder);
   if (!entry) {
-    throw new MiniGptError('ERR_FILE_NOT_FOUND', `${folder} holds no model weights; expected model.safetensors or pytorch_model.bin, or their index.json`);
+    throw new MiniGptError(
+      'ERR_FILE_NOT_FOUND',
+      `${folder} holds no model weights; expected model.safetensors or pytorch_model.bin, or their index.json`,
+    );
   }
   const map = INDEXES.includes(entry) ? await readIndex(join(folder, entry)) : undefined;
   const names = map ? [...new Set(map.values())].sort() : [entry];
-  if (names.length > MOST_SHARDS) throw new MiniGptError('ERR_FILE_FORMAT', `${join(folder, entry)} names ${names.length} files; expected at most ${MOST_SHARDS}`);
+  if (names.length > MOST_SHARDS)
+    throw new MiniGptError(
+      'ERR_FILE_FORMAT',
+      `${join(folder, entry)} names ${names.length} files; expected at most ${MOST_SHARDS}`,
+    );
 
   const shards = new Map<string, Checkpoint>();
-  const close = async (): Promise<void> => { for (const shard of shards.values()) await shard.close(); };
+  const close = async (): Promise<void> => {
+    for (const shard of shards.values()) await shard.close();
+  };
   try {
     for (const name of names) {
       const path = join(folder, name);
@@ -56,7 +67,11 @@ export async function openModelFolder(folder: string): Promise<Checkpoint> {
     if (map) {
       for (const [name, file] of map) {
         const tensor = shards.get(file)!.tensors.get(name);
-        if (!tensor) throw new MiniGptError('ERR_MISSING_TENSOR', `${join(folder, file)} lacks the tensor ${name}, which ${entry} says it holds`);
+        if (!tensor)
+          throw new MiniGptError(
+            'ERR_MISSING_TENSOR',
+            `${join(folder, file)} lacks the tensor ${name}, which ${entry} says it holds`,
+          );
         tensors.set(name, tensor);
       }
     } else {
@@ -64,8 +79,17 @@ export async function openModelFolder(folder: string): Promise<Checkpoint> {
     }
     const notes = map ? [`${names.length} files by ${entry}`] : [entry];
     return {
-      path: folder, format: 'hugging-face', files: names.map((name) => join(folder, name)), tensors, notes, close,
-      regions: async () => (await Promise.all([...shards.values()].map((shard) => shard.regions?.() ?? []))).flat(),
+      path: folder,
+      format: 'hugging-face',
+      files: names.map((name) => join(folder, name)),
+      tensors,
+      notes,
+      close,
+      regions: async () => {
+        const regions: CheckedRegion[] = [];
+        for (const shard of shards.values()) regions.push(...((await shard.regions?.()) ?? []));
+        return regions;
+      },
     };
   } catch (error) {
     await close();
@@ -80,8 +104,18 @@ async function readIndex(path: string): Promise<Map<string, string>> {
   const found = new Map<string, string>();
   for (const [name, file] of Object.entries(map)) {
     // A name from a file must not lead out of the folder.
-    if (typeof file !== 'string' || file !== basename(file) || file === '' || file === '..' || file === '.' || file.includes('\\')) {
-      throw new MiniGptError('ERR_FILE_FORMAT', `${path}: ${name} is said to lie in '${String(file)}'; expected the name of a file in the same folder`);
+    if (
+      typeof file !== 'string' ||
+      file !== basename(file) ||
+      file === '' ||
+      file === '..' ||
+      file === '.' ||
+      file.includes('\\')
+    ) {
+      throw new MiniGptError(
+        'ERR_FILE_FORMAT',
+        `${path}: ${name} is said to lie in '${String(file)}'; expected the name of a file in the same folder`,
+      );
     }
     found.set(name, file);
   }
@@ -94,7 +128,11 @@ export async function readJson(path: string): Promise<Record<string, unknown>> {
   const file = await InputFile.open(path);
   let value: unknown;
   try {
-    if (file.size > LARGEST_JSON) throw new MiniGptError('ERR_FILE_FORMAT', `${path} has ${file.size} bytes; expected JSON of at most ${LARGEST_JSON}`);
+    if (file.size > LARGEST_JSON)
+      throw new MiniGptError(
+        'ERR_FILE_FORMAT',
+        `${path} has ${file.size} bytes; expected JSON of at most ${LARGEST_JSON}`,
+      );
     const text = (await file.read(0, file.size)).toString('utf8');
     try {
       value = JSON.parse(text);
@@ -104,7 +142,8 @@ export async function readJson(path: string): Promise<Record<string, unknown>> {
   } finally {
     await file.close();
   }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new MiniGptError('ERR_FILE_FORMAT', `${path} holds no JSON object`);
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw new MiniGptError('ERR_FILE_FORMAT', `${path} holds no JSON object`);
   return value as Record<string, unknown>;
 }
 
@@ -122,7 +161,8 @@ export async function readOptionalJson(path: string): Promise<Record<string, unk
 export async function readSmallFile(path: string, largest = 64 << 20): Promise<Uint8Array> {
   const file = await InputFile.open(path);
   try {
-    if (file.size > largest) throw new MiniGptError('ERR_FILE_FORMAT', `${path} has ${file.size} bytes; expected at most ${largest}`);
+    if (file.size > largest)
+      throw new MiniGptError('ERR_FILE_FORMAT', `${path} has ${file.size} bytes; expected at most ${largest}`);
     return await file.read(0, file.size);
   } finally {
     await file.close();

@@ -37,21 +37,26 @@ export class InputFile {
   /** `length` bytes from `position`. Errors: ERR_FILE_FORMAT (beyond the end), ERR_FILE_CHANGED (the file has shrunk). */
   async read(position: number, length: number): Promise<Buffer> {
     if (position < 0 || length < 0 || position + length > this.size) {
-      throw new MiniGptError('ERR_FILE_FORMAT',
-        `${this.path}: bytes ${position} to ${position + length} were asked for, the file has ${this.size}`);
+      throw new MiniGptError(
+        'ERR_FILE_FORMAT',
+        `${this.path}: bytes ${position} to ${position + length} were asked for, the file has ${this.size}`,
+      );
     }
     const bytes = Buffer.allocUnsafe(length);
     let filled = 0;
     while (filled < length) {
       let got: number;
       try {
-        got = (await this.#handle.read(bytes, filled, Math.min(length - filled, LARGEST_READ), position + filled)).bytesRead;
+        got = (await this.#handle.read(bytes, filled, Math.min(length - filled, LARGEST_READ), position + filled))
+          .bytesRead;
       } catch (error) {
         throw systemError(this.path, error);
       }
       if (got === 0) {
-        throw new MiniGptError('ERR_FILE_CHANGED',
-          `${this.path} ended at byte ${position + filled} while it was read; it had ${this.size} bytes when it was opened`);
+        throw new MiniGptError(
+          'ERR_FILE_CHANGED',
+          `${this.path} ended at byte ${position + filled} while it was read; it had ${this.size} bytes when it was opened`,
+        );
       }
       filled += got;
     }
@@ -67,7 +72,9 @@ export class InputFile {
 export function systemError(path: string, error: unknown): MiniGptError {
   if (error instanceof MiniGptError) return error;
   const { code, message } = error as NodeJS.ErrnoException;
-  if (code === 'ENOENT' || code === 'ENOTDIR') return new MiniGptError('ERR_FILE_NOT_FOUND', `${path}: no such file`, { cause: error });
-  if (code === 'EISDIR') return new MiniGptError('ERR_FILE_NOT_FOUND', `${path} is a directory; expected a file`, { cause: error });
+  if (code === 'ENOENT' || code === 'ENOTDIR')
+    return new MiniGptError('ERR_FILE_NOT_FOUND', `${path}: no such file`, { cause: error });
+  if (code === 'EISDIR')
+    return new MiniGptError('ERR_FILE_NOT_FOUND', `${path} is a directory; expected a file`, { cause: error });
   return new MiniGptError('ERR_FILE_READ', `${path} cannot be read: ${message}`, { cause: error });
 }

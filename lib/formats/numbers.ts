@@ -5,7 +5,8 @@ import { DTYPE_BYTES, type DType } from './tensor.js';
 /** The values of raw little-endian numbers. Errors: ERR_UNSUPPORTED (8-bit floats), ERR_FILE_FORMAT (half a number). */
 export function toFloat32(dtype: DType, bytes: Uint8Array): Float32Array {
   const width = DTYPE_BYTES[dtype];
-  if (bytes.byteLength % width) throw new MiniGptError('ERR_FILE_FORMAT', `${bytes.byteLength} bytes are no whole number of ${dtype} values`);
+  if (bytes.byteLength % width)
+    throw new MiniGptError('ERR_FILE_FORMAT', `${bytes.byteLength} bytes are no whole number of ${dtype} values`);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const values = new Float32Array(bytes.byteLength / width);
   const read = reader(dtype, view);
@@ -15,9 +16,12 @@ export function toFloat32(dtype: DType, bytes: Uint8Array): Float32Array {
 
 function reader(dtype: DType, view: DataView): (at: number) => number {
   switch (dtype) {
-    case 'f64': return (at) => view.getFloat64(at, true);
-    case 'f32': return (at) => view.getFloat32(at, true);
-    case 'f16': return (at) => halfToNumber(view.getUint16(at, true));
+    case 'f64':
+      return (at) => view.getFloat64(at, true);
+    case 'f32':
+      return (at) => view.getFloat32(at, true);
+    case 'f16':
+      return (at) => halfToNumber(view.getUint16(at, true));
     case 'bf16': {
       const bits = new DataView(new ArrayBuffer(4));
       return (at) => {
@@ -25,15 +29,25 @@ function reader(dtype: DType, view: DataView): (at: number) => number {
         return bits.getFloat32(0, false);
       };
     }
-    case 'i64': return (at) => Number(view.getBigInt64(at, true));
-    case 'u64': return (at) => Number(view.getBigUint64(at, true));
-    case 'i32': return (at) => view.getInt32(at, true);
-    case 'u32': return (at) => view.getUint32(at, true);
-    case 'i16': return (at) => view.getInt16(at, true);
-    case 'u16': return (at) => view.getUint16(at, true);
-    case 'i8': return (at) => view.getInt8(at);
-    case 'u8': case 'bool': return (at) => view.getUint8(at);
-    case 'f8_e4m3': case 'f8_e5m2':
+    case 'i64':
+      return (at) => Number(view.getBigInt64(at, true));
+    case 'u64':
+      return (at) => Number(view.getBigUint64(at, true));
+    case 'i32':
+      return (at) => view.getInt32(at, true);
+    case 'u32':
+      return (at) => view.getUint32(at, true);
+    case 'i16':
+      return (at) => view.getInt16(at, true);
+    case 'u16':
+      return (at) => view.getUint16(at, true);
+    case 'i8':
+      return (at) => view.getInt8(at);
+    case 'u8':
+    case 'bool':
+      return (at) => view.getUint8(at);
+    case 'f8_e4m3':
+    case 'f8_e5m2':
       throw new MiniGptError('ERR_UNSUPPORTED', `numbers of the type ${dtype} are not read; expected f16, bf16 or f32`);
   }
 }

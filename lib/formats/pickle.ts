@@ -4,7 +4,10 @@ import { MiniGptError } from '../errors.js';
 
 /** A class or function by name; never looked up, let alone called. */
 export class PickleGlobal {
-  constructor(readonly module: string, readonly name: string) {}
+  constructor(
+    readonly module: string,
+    readonly name: string,
+  ) {}
   get path(): string {
     return `${this.module}.${this.name}`;
   }
@@ -13,7 +16,10 @@ export class PickleGlobal {
 /** An instance of something this reader does not know. */
 export class PickleOpaque {
   state: unknown = undefined;
-  constructor(readonly made: PickleGlobal | undefined, readonly args: unknown) {}
+  constructor(
+    readonly made: PickleGlobal | undefined,
+    readonly args: unknown,
+  ) {}
 }
 
 /** Dictionaries are Maps, lists and tuples arrays, None is null, sets are Sets, long integers beyond 2^53 bigint. */
@@ -67,101 +73,195 @@ class Machine {
 
   #step(opcode: number): void {
     switch (opcode) {
-      case 0x80: { // PROTO
+      case 0x80: {
+        // PROTO
         const protocol = this.#unsigned(1);
         if (protocol > 5) this.#fail(`it has pickle protocol ${protocol}; 0 to 5 are known`);
         return;
       }
-      case 0x95: this.#take(8); return; // FRAME: only tells how much to buffer
+      case 0x95:
+        this.#take(8);
+        return; // FRAME: only tells how much to buffer
       // stack
-      case 0x28: this.#marks.push(this.#stack.length); this.#push(MARK); return; // MARK
-      case 0x30: this.#pop(); return; // POP
-      case 0x31: this.#popMark(); return; // POP_MARK
-      case 0x32: this.#push(this.#top()); return; // DUP
+      case 0x28:
+        this.#marks.push(this.#stack.length);
+        this.#push(MARK);
+        return; // MARK
+      case 0x30:
+        this.#pop();
+        return; // POP
+      case 0x31:
+        this.#popMark();
+        return; // POP_MARK
+      case 0x32:
+        this.#push(this.#top());
+        return; // DUP
       // constants
-      case 0x4e: this.#push(null); return; // NONE
-      case 0x88: this.#push(true); return; // NEWTRUE
-      case 0x89: this.#push(false); return; // NEWFALSE
-      case 0x4a: this.#push(this.#take(4).readInt32LE(0)); return; // BININT
-      case 0x4b: this.#push(this.#unsigned(1)); return; // BININT1
-      case 0x4d: this.#push(this.#unsigned(2)); return; // BININT2
-      case 0x8a: this.#push(this.#integer(this.#unsigned(1))); return; // LONG1
-      case 0x8b: this.#push(this.#integer(this.#unsigned(4))); return; // LONG4
-      case 0x47: this.#push(this.#take(8).readDoubleBE(0)); return; // BINFLOAT
+      case 0x4e:
+        this.#push(null);
+        return; // NONE
+      case 0x88:
+        this.#push(true);
+        return; // NEWTRUE
+      case 0x89:
+        this.#push(false);
+        return; // NEWFALSE
+      case 0x4a:
+        this.#push(this.#take(4).readInt32LE(0));
+        return; // BININT
+      case 0x4b:
+        this.#push(this.#unsigned(1));
+        return; // BININT1
+      case 0x4d:
+        this.#push(this.#unsigned(2));
+        return; // BININT2
+      case 0x8a:
+        this.#push(this.#integer(this.#unsigned(1)));
+        return; // LONG1
+      case 0x8b:
+        this.#push(this.#integer(this.#unsigned(4)));
+        return; // LONG4
+      case 0x47:
+        this.#push(this.#take(8).readDoubleBE(0));
+        return; // BINFLOAT
       // strings and bytes
-      case 0x8c: this.#push(this.#text(this.#unsigned(1))); return; // SHORT_BINUNICODE
-      case 0x58: this.#push(this.#text(this.#unsigned(4))); return; // BINUNICODE
-      case 0x8d: this.#push(this.#text(this.#unsigned(8))); return; // BINUNICODE8
-      case 0x55: this.#push(this.#text(this.#unsigned(1))); return; // SHORT_BINSTRING (Python 2)
-      case 0x54: this.#push(this.#text(this.#unsigned(4))); return; // BINSTRING (Python 2)
-      case 0x43: this.#push(this.#take(this.#unsigned(1))); return; // SHORT_BINBYTES
-      case 0x42: this.#push(this.#take(this.#unsigned(4))); return; // BINBYTES
-      case 0x8e: case 0x96: this.#push(this.#take(this.#unsigned(8))); return; // BINBYTES8, BYTEARRAY8
+      case 0x8c:
+        this.#push(this.#text(this.#unsigned(1)));
+        return; // SHORT_BINUNICODE
+      case 0x58:
+        this.#push(this.#text(this.#unsigned(4)));
+        return; // BINUNICODE
+      case 0x8d:
+        this.#push(this.#text(this.#unsigned(8)));
+        return; // BINUNICODE8
+      case 0x55:
+        this.#push(this.#text(this.#unsigned(1)));
+        return; // SHORT_BINSTRING (Python 2)
+      case 0x54:
+        this.#push(this.#text(this.#unsigned(4)));
+        return; // BINSTRING (Python 2)
+      case 0x43:
+        this.#push(this.#take(this.#unsigned(1)));
+        return; // SHORT_BINBYTES
+      case 0x42:
+        this.#push(this.#take(this.#unsigned(4)));
+        return; // BINBYTES
+      case 0x8e:
+      case 0x96:
+        this.#push(this.#take(this.#unsigned(8)));
+        return; // BINBYTES8, BYTEARRAY8
       // containers
-      case 0x5d: this.#push(this.#container([])); return; // EMPTY_LIST
-      case 0x29: this.#push(this.#container([])); return; // EMPTY_TUPLE
-      case 0x7d: this.#push(this.#container(new Map())); return; // EMPTY_DICT
-      case 0x8f: this.#push(this.#container(new Set())); return; // EMPTY_SET
-      case 0x6c: case 0x74: this.#push(this.#container(this.#popMark())); return; // LIST, TUPLE
-      case 0x64: { // DICT
+      case 0x5d:
+        this.#push(this.#container([]));
+        return; // EMPTY_LIST
+      case 0x29:
+        this.#push(this.#container([]));
+        return; // EMPTY_TUPLE
+      case 0x7d:
+        this.#push(this.#container(new Map()));
+        return; // EMPTY_DICT
+      case 0x8f:
+        this.#push(this.#container(new Set()));
+        return; // EMPTY_SET
+      case 0x6c:
+      case 0x74:
+        this.#push(this.#container(this.#popMark()));
+        return; // LIST, TUPLE
+      case 0x64: {
+        // DICT
         const map = this.#container(new Map<PickleValue, PickleValue>());
         this.#setItems(map, this.#popMark());
         this.#push(map);
         return;
       }
-      case 0x91: this.#push(this.#container(new Set(this.#popMark()))); return; // FROZENSET
-      case 0x85: this.#tuple(1); return; // TUPLE1
-      case 0x86: this.#tuple(2); return; // TUPLE2
-      case 0x87: this.#tuple(3); return; // TUPLE3
-      case 0x61: this.#append([this.#pop()]); return; // APPEND
-      case 0x65: this.#append(this.#popMark()); return; // APPENDS
-      case 0x90: this.#append(this.#popMark()); return; // ADDITEMS
-      case 0x73: { // SETITEM
+      case 0x91:
+        this.#push(this.#container(new Set(this.#popMark())));
+        return; // FROZENSET
+      case 0x85:
+        this.#tuple(1);
+        return; // TUPLE1
+      case 0x86:
+        this.#tuple(2);
+        return; // TUPLE2
+      case 0x87:
+        this.#tuple(3);
+        return; // TUPLE3
+      case 0x61:
+        this.#append([this.#pop()]);
+        return; // APPEND
+      case 0x65:
+        this.#append(this.#popMark());
+        return; // APPENDS
+      case 0x90:
+        this.#append(this.#popMark());
+        return; // ADDITEMS
+      case 0x73: {
+        // SETITEM
         const value = this.#pop();
         const key = this.#pop();
         this.#setItems(this.#top(), [key, value]);
         return;
       }
-      case 0x75: { // SETITEMS
+      case 0x75: {
+        // SETITEMS
         const items = this.#popMark();
         this.#setItems(this.#top(), items);
         return;
       }
       // memo
-      case 0x71: this.#memo.set(this.#unsigned(1), this.#top()); return; // BINPUT
-      case 0x72: this.#memo.set(this.#unsigned(4), this.#top()); return; // LONG_BINPUT
-      case 0x94: this.#memo.set(this.#memo.size, this.#top()); return; // MEMOIZE
-      case 0x68: this.#get(this.#unsigned(1)); return; // BINGET
-      case 0x6a: this.#get(this.#unsigned(4)); return; // LONG_BINGET
+      case 0x71:
+        this.#memo.set(this.#unsigned(1), this.#top());
+        return; // BINPUT
+      case 0x72:
+        this.#memo.set(this.#unsigned(4), this.#top());
+        return; // LONG_BINPUT
+      case 0x94:
+        this.#memo.set(this.#memo.size, this.#top());
+        return; // MEMOIZE
+      case 0x68:
+        this.#get(this.#unsigned(1));
+        return; // BINGET
+      case 0x6a:
+        this.#get(this.#unsigned(4));
+        return; // LONG_BINGET
       // classes and objects
-      case 0x63: this.#push(new PickleGlobal(this.#line(), this.#line())); return; // GLOBAL
-      case 0x93: { // STACK_GLOBAL
+      case 0x63:
+        this.#push(new PickleGlobal(this.#line(), this.#line()));
+        return; // GLOBAL
+      case 0x93: {
+        // STACK_GLOBAL
         const name = this.#pop();
         const module = this.#pop();
         if (typeof name !== 'string' || typeof module !== 'string') this.#fail('a class name is not a string');
         this.#push(new PickleGlobal(module, name));
         return;
       }
-      case 0x52: case 0x81: { // REDUCE, NEWOBJ
+      case 0x52:
+      case 0x81: {
+        // REDUCE, NEWOBJ
         const args = this.#pop();
         this.#push(this.#call(this.#pop(), args));
         return;
       }
-      case 0x92: { // NEWOBJ_EX
+      case 0x92: {
+        // NEWOBJ_EX
         const named = this.#pop();
         const args = this.#pop();
         const made = this.#pop();
         this.#push(this.#container(new PickleOpaque(made instanceof PickleGlobal ? made : undefined, [args, named])));
         return;
       }
-      case 0x62: { // BUILD
+      case 0x62: {
+        // BUILD
         const state = this.#pop();
         const object = this.#top();
         // What a known value is told beyond its construction (an OrderedDict's _metadata) says nothing about tensors.
         if (object instanceof PickleOpaque) object.state = state;
         return;
       }
-      case 0x51: this.#push(this.#hooks.persistent(this.#pop())); return; // BINPERSID
+      case 0x51:
+        this.#push(this.#hooks.persistent(this.#pop()));
+        return; // BINPERSID
       default:
         this.#fail(`the opcode 0x${opcode.toString(16).padStart(2, '0')} is not one that PyTorch's checkpoints have`);
     }
@@ -263,7 +363,8 @@ class Machine {
 
   #fail(why: string): never {
     const opcode = this.#bytes[this.#opcodeAt];
-    const where = opcode === undefined ? 'its end' : `opcode 0x${opcode.toString(16).padStart(2, '0')} at offset ${this.#opcodeAt}`;
+    const where =
+      opcode === undefined ? 'its end' : `opcode 0x${opcode.toString(16).padStart(2, '0')} at offset ${this.#opcodeAt}`;
     throw new MiniGptError('ERR_FILE_FORMAT', `${this.#what}: ${where} of the pickle: ${why}`);
   }
 }

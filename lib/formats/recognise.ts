@@ -15,7 +15,10 @@ const SIGNS: readonly (readonly [Part, string])[] = [
 ];
 
 const DESCRIPTIONS: Readonly<Record<Part, string>> = {
-  vit: 'a ViT', qformer: 'a Q-Former', projection: 'a projection', llm: 'a language model',
+  vit: 'a ViT',
+  qformer: 'a Q-Former',
+  projection: 'a projection',
+  llm: 'a language model',
 };
 
 export function partsOf(checkpoint: Checkpoint): Part[] {

@@ -1,7 +1,16 @@
 // safetensors files: a JSON header with names, types, shapes and byte ranges, then the numbers.
 import { MiniGptError } from '../errors.js';
 import { InputFile } from './input-file.js';
-import { DTYPE_BYTES, contiguousStrides, plainBytes, shapeText, valueCount, type Checkpoint, type DType, type LazyTensor } from './tensor.js';
+import {
+  DTYPE_BYTES,
+  contiguousStrides,
+  plainBytes,
+  shapeText,
+  valueCount,
+  type Checkpoint,
+  type DType,
+  type LazyTensor,
+} from './tensor.js';
 
 /** A header of 100,000 tensors has about 12 MB. */
 const LARGEST_HEADER = 16 << 20;
@@ -9,8 +18,21 @@ const LARGEST_HEADER = 16 << 20;
 const DEEPEST_HEADER = 8;
 
 const TYPES: Readonly<Record<string, DType>> = {
-  F64: 'f64', F32: 'f32', F16: 'f16', BF16: 'bf16', F8_E4M3: 'f8_e4m3', F8_E5M2: 'f8_e5m2', I64: 'i64', U64: 'u64', I32: 'i32', U32: 'u32',
-  I16: 'i16', U16: 'u16', I8: 'i8', U8: 'u8', BOOL: 'bool',
+  F64: 'f64',
+  F32: 'f32',
+  F16: 'f16',
+  BF16: 'bf16',
+  F8_E4M3: 'f8_e4m3',
+  F8_E5M2: 'f8_e5m2',
+  I64: 'i64',
+  U64: 'u64',
+  I32: 'i32',
+  U32: 'u32',
+  I16: 'i16',
+  U16: 'u16',
+  I8: 'i8',
+  U8: 'u8',
+  BOOL: 'bool',
 };
 
 /** Opens one file. Errors: those of InputFile.open, ERR_FILE_FORMAT, ERR_UNSUPPORTED (a number type not known here). */
@@ -25,7 +47,9 @@ export async function openSafetensors(path: string): Promise<Checkpoint> {
 }
 
 async function readHeader(file: InputFile): Promise<Checkpoint> {
-  const fail = (why: string): never => { throw new MiniGptError('ERR_FILE_FORMAT', `${file.path}: ${why}`); };
+  const fail = (why: string): never => {
+    throw new MiniGptError('ERR_FILE_FORMAT', `${file.path}: ${why}`);
+  };
   if (file.size < 10) fail(`${file.size} bytes are too few for a safetensors file`);
   const length = Number((await file.read(0, 8)).readBigUInt64LE(0));
   if (length > file.size - 8) fail(`the safetensors header is to have ${length} bytes, the file has ${file.size}`);
@@ -50,16 +74,23 @@ async function readHeader(file: InputFile): Promise<Checkpoint> {
     if (typeof typeName !== 'string') return fail(`${name} has no dtype`);
     const dtype = Object.hasOwn(TYPES, typeName) ? TYPES[typeName] : undefined;
     if (!dtype) {
-      throw new MiniGptError('ERR_UNSUPPORTED', `${file.path}: ${name} has the number type '${typeName}'; known are ${Object.keys(TYPES).join(', ')}`);
+      throw new MiniGptError(
+        'ERR_UNSUPPORTED',
+        `${file.path}: ${name} has the number type '${typeName}'; known are ${Object.keys(TYPES).join(', ')}`,
+      );
     }
     if (!isCounts(shape)) return fail(`${name} has a shape that is not a list of whole numbers`);
-    if (!isCounts(offsets) || offsets.length !== 2) return fail(`${name} has data_offsets that are not two whole numbers`);
+    if (!isCounts(offsets) || offsets.length !== 2)
+      return fail(`${name} has data_offsets that are not two whole numbers`);
     const [begin, end] = offsets as [number, number];
     const bytes = valueCount(`${file.path}: ${name}`, shape) * DTYPE_BYTES[dtype];
     if (begin > end || end > file.size - start) {
-      fail(`${name} lies at bytes ${begin} to ${end} of the data, which has ${file.size - start}; is the file incomplete?`);
+      fail(
+        `${name} lies at bytes ${begin} to ${end} of the data, which has ${file.size - start}; is the file incomplete?`,
+      );
     }
-    if (end - begin !== bytes) fail(`${name} has ${end - begin} bytes; expected ${bytes} for ${typeName} ${shapeText(shape)}`);
+    if (end - begin !== bytes)
+      fail(`${name} has ${end - begin} bytes; expected ${bytes} for ${typeName} ${shapeText(shape)}`);
     if (bytes) ranges.push({ begin, end, name });
     tensors.set(name, new SafeTensor(name, dtype, shape, file, start + begin));
   }
@@ -69,12 +100,21 @@ async function readHeader(file: InputFile): Promise<Checkpoint> {
     if (before && before.end > range.begin) fail(`${before.name} and ${range.name} overlap`);
   }
   if (!tensors.size) fail('it holds no tensors');
-  return { path: file.path, format: 'safetensors', files: [file.path], tensors, notes: metadata(header['__metadata__']), close: () => file.close() };
+  return {
+    path: file.path,
+    format: 'safetensors',
+    files: [file.path],
+    tensors,
+    notes: metadata(header['__metadata__']),
+    close: () => file.close(),
+  };
 }
 
 function metadata(entry: unknown): string[] {
   if (!isObject(entry)) return [];
-  return Object.entries(entry).slice(0, 20).map(([key, value]) => `${key}: ${String(value).slice(0, 80)}`);
+  return Object.entries(entry)
+    .slice(0, 20)
+    .map(([key, value]) => `${key}: ${String(value).slice(0, 80)}`);
 }
 
 class SafeTensor implements LazyTensor {
@@ -83,7 +123,13 @@ class SafeTensor implements LazyTensor {
   readonly #input: InputFile;
   readonly #position: number;
 
-  constructor(readonly name: string, readonly dtype: DType, readonly shape: readonly number[], input: InputFile, position: number) {
+  constructor(
+    readonly name: string,
+    readonly dtype: DType,
+    readonly shape: readonly number[],
+    input: InputFile,
+    position: number,
+  ) {
     this.strides = contiguousStrides(shape);
     this.file = input.path;
     this.#input = input;
@@ -92,7 +138,10 @@ class SafeTensor implements LazyTensor {
 
   async read(from = 0, count = valueCount(this.name, this.shape) - from): Promise<Uint8Array> {
     if (from < 0 || count < 0 || from + count > valueCount(this.name, this.shape)) {
-      throw new MiniGptError('ERR_ARGUMENT', `${this.name}: values ${from} to ${from + count} of a tensor of shape ${shapeText(this.shape)}`);
+      throw new MiniGptError(
+        'ERR_ARGUMENT',
+        `${this.name}: values ${from} to ${from + count} of a tensor of shape ${shapeText(this.shape)}`,
+      );
     }
     const width = DTYPE_BYTES[this.dtype];
     return plainBytes(await this.#input.read(this.#position + from * width, count * width));
@@ -101,7 +150,9 @@ class SafeTensor implements LazyTensor {
 
 /** How deep the brackets outside of strings nest. */
 function nesting(json: Uint8Array): number {
-  let depth = 0, deepest = 0, quoted = false;
+  let depth = 0,
+    deepest = 0,
+    quoted = false;
   for (let i = 0; i < json.length; i++) {
     const byte = json[i];
     if (quoted) {

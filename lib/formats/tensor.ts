@@ -3,11 +3,39 @@ import { MiniGptError } from '../errors.js';
 
 /** Number types as PyTorch and safetensors store them. */
 export type DType =
-  | 'f64' | 'f32' | 'f16' | 'bf16' | 'f8_e4m3' | 'f8_e5m2' | 'i64' | 'u64' | 'i32' | 'u32' | 'i16' | 'u16' | 'i8' | 'u8' | 'bool';
+  | 'f64'
+  | 'f32'
+  | 'f16'
+  | 'bf16'
+  | 'f8_e4m3'
+  | 'f8_e5m2'
+  | 'i64'
+  | 'u64'
+  | 'i32'
+  | 'u32'
+  | 'i16'
+  | 'u16'
+  | 'i8'
+  | 'u8'
+  | 'bool';
 
 /** Bytes of one value. */
 export const DTYPE_BYTES: Readonly<Record<DType, number>> = {
-  f64: 8, f32: 4, f16: 2, bf16: 2, f8_e4m3: 1, f8_e5m2: 1, i64: 8, u64: 8, i32: 4, u32: 4, i16: 2, u16: 2, i8: 1, u8: 1, bool: 1,
+  f64: 8,
+  f32: 4,
+  f16: 2,
+  bf16: 2,
+  f8_e4m3: 1,
+  f8_e5m2: 1,
+  i64: 8,
+  u64: 8,
+  i32: 4,
+  u32: 4,
+  i16: 2,
+  u16: 2,
+  i8: 1,
+  u8: 1,
+  bool: 1,
 };
 
 /** A tensor in a file. */
@@ -53,11 +81,15 @@ export function valueCount(what: string, shape: readonly number[]): number {
   let count = 1;
   for (const size of shape) {
     if (!Number.isSafeInteger(size) || size < 0) {
-      throw new MiniGptError('ERR_FILE_FORMAT', `${what} has the size ${String(size)} in its shape; expected whole numbers from 0`);
+      throw new MiniGptError(
+        'ERR_FILE_FORMAT',
+        `${what} has the size ${String(size)} in its shape; expected whole numbers from 0`,
+      );
     }
     count *= size;
     // Not merely the last product: 0 beside huge sizes is no shape of anything either.
-    if (count > Number.MAX_SAFE_INTEGER) throw new MiniGptError('ERR_FILE_FORMAT', `${what} has the shape ${shapeText(shape)}, which no file can hold`);
+    if (count > Number.MAX_SAFE_INTEGER)
+      throw new MiniGptError('ERR_FILE_FORMAT', `${what} has the shape ${shapeText(shape)}, which no file can hold`);
   }
   return count;
 }

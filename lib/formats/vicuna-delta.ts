@@ -14,11 +14,16 @@ export type HalfMath = Pick<Addon, 'addHalf' | 'encodeRows'>;
 export function addDelta(base: LazyTensor, delta: LazyTensor, native: HalfMath): LazyTensor {
   const rows = (shape: readonly number[]): number => (shape.length > 1 ? shape[0]! : 0);
   const added = rows(delta.shape) - rows(base.shape);
-  if (delta.shape.length !== base.shape.length || delta.shape.slice(1).join() !== base.shape.slice(1).join()
-    || (delta.shape.length > 1 ? added !== 0 && added !== 1 : delta.shape[0] !== base.shape[0])) {
-    throw new MiniGptError('ERR_SHAPE',
+  if (
+    delta.shape.length !== base.shape.length ||
+    delta.shape.slice(1).join() !== base.shape.slice(1).join() ||
+    (delta.shape.length > 1 ? added !== 0 && added !== 1 : delta.shape[0] !== base.shape[0])
+  ) {
+    throw new MiniGptError(
+      'ERR_SHAPE',
       `${delta.name}: the delta ${delta.file} has the shape ${shapeText(delta.shape)} and the base ${base.file} ${shapeText(base.shape)}; ` +
-      'expected equal shapes, or one row more in the delta. Are both of the same size (7B, 13B)?');
+        'expected equal shapes, or one row more in the delta. Are both of the same size (7B, 13B)?',
+    );
   }
   const inBase = valueCount(base.name, base.shape);
   const total = valueCount(delta.name, delta.shape);
@@ -40,7 +45,8 @@ export function addDelta(base: LazyTensor, delta: LazyTensor, native: HalfMath):
 
 function toHalf(dtype: DType, bytes: Uint8Array, native: HalfMath): Uint8Array {
   if (dtype === 'f16') return bytes;
-  if (dtype !== 'f32' && dtype !== 'bf16' && dtype !== 'f64') throw new MiniGptError('ERR_UNSUPPORTED', `a delta cannot be added to numbers of the type ${dtype}`);
+  if (dtype !== 'f32' && dtype !== 'bf16' && dtype !== 'f64')
+    throw new MiniGptError('ERR_UNSUPPORTED', `a delta cannot be added to numbers of the type ${dtype}`);
   const values = toFloat32(dtype, bytes);
   return native.encodeRows('f16', values.length, values);
 }

@@ -58,10 +58,14 @@ export class ZipArchive {
     if (this.#raw.has(name)) throw new Error(`two entries have the name '${name}'`);
     const stored = entry.compressionMethod === 0;
     if (entry.isEncrypted()) throw new Error(`'${name}' is encrypted`);
-    if (!stored && entry.compressionMethod !== 8) throw new Error(`'${name}' has the compression method ${entry.compressionMethod}; 0 and 8 are known`);
-    if (entry.compressedSize > this.#file.size) throw new Error(`'${name}' is to have ${entry.compressedSize} bytes, the file has ${this.#file.size}`);
+    if (!stored && entry.compressionMethod !== 8)
+      throw new Error(`'${name}' has the compression method ${entry.compressionMethod}; 0 and 8 are known`);
+    if (entry.compressedSize > this.#file.size)
+      throw new Error(`'${name}' is to have ${entry.compressedSize} bytes, the file has ${this.#file.size}`);
     if (!stored && entry.uncompressedSize > entry.compressedSize * DEFLATE_RATIO) {
-      throw new Error(`'${name}' is to unpack ${entry.compressedSize} bytes to ${entry.uncompressedSize}, which deflate can't`);
+      throw new Error(
+        `'${name}' is to unpack ${entry.compressedSize} bytes to ${entry.uncompressedSize}, which deflate can't`,
+      );
     }
     this.#raw.set(name, entry);
     this.entries.set(name, { name, size: entry.uncompressedSize, stored, crc32: entry.crc32 });
@@ -102,7 +106,8 @@ export class ZipArchive {
     const packed = await this.#file.read(await this.position(name), this.#raw.get(name)!.compressedSize);
     try {
       const bytes = await inflate(packed, { maxOutputLength: Math.max(entry.size, 1) });
-      if (bytes.length !== entry.size) throw new Error(`'${name}' unpacks to ${bytes.length} bytes, expected ${entry.size}`);
+      if (bytes.length !== entry.size)
+        throw new Error(`'${name}' unpacks to ${bytes.length} bytes, expected ${entry.size}`);
       if (crc32(bytes) !== entry.crc32) throw new Error(`'${name}' is damaged (its checksum differs)`);
       return bytes;
     } catch (error) {
@@ -113,7 +118,11 @@ export class ZipArchive {
 
 function archiveError(path: string, error: unknown): MiniGptError {
   if (error instanceof MiniGptError) return error;
-  return new MiniGptError('ERR_FILE_FORMAT', `${path} is a damaged or incomplete zip archive: ${(error as Error).message}`, { cause: error });
+  return new MiniGptError(
+    'ERR_FILE_FORMAT',
+    `${path} is a damaged or incomplete zip archive: ${(error as Error).message}`,
+    { cause: error },
+  );
 }
 
 /** yauzl's view of an InputFile. What yauzl throws inside its callbacks would end the process; here it rejects `guard`. */
@@ -125,11 +134,19 @@ class PositionReader extends yauzl.RandomAccessReader {
 
   /** Awaits `work`, or what a callback threw meanwhile. */
   async guard<T>(work: Promise<T>): Promise<T> {
-    const thrown = new Promise<never>((_, reject) => { this.#reject = reject; });
+    const thrown = new Promise<never>((_, reject) => {
+      this.#reject = reject;
+    });
     return Promise.race([work, thrown]);
   }
 
-  override read(buffer: Buffer, offset: number, length: number, position: number, callback: (error: Error | null) => void): void {
+  override read(
+    buffer: Buffer,
+    offset: number,
+    length: number,
+    position: number,
+    callback: (error: Error | null) => void,
+  ): void {
     const done = (error: Error | null): void => {
       try {
         callback(error);
@@ -137,7 +154,10 @@ class PositionReader extends yauzl.RandomAccessReader {
         this.#reject?.(thrown);
       }
     };
-    this.file.read(position, length).then((bytes) => { bytes.copy(buffer, offset); done(null); }, done);
+    this.file.read(position, length).then((bytes) => {
+      bytes.copy(buffer, offset);
+      done(null);
+    }, done);
   }
 
   override close(callback: (error: Error | null) => void): void {

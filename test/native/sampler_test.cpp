@@ -32,11 +32,13 @@ SamplingOptions sampling(float temperature, int top_k, float top_p, float min_p,
   return options;
 }
 
-/// 40 different logits from -4 to 5.75, or (tied) ten values four times each.
+/// 40 different logits from -4 to 5.75, or (tied) ten values from -2 to 2.5, four times each.
 std::vector<float> logits40(bool tied) {
-  std::vector<float> logits(40);
-  for (int i = 0; i < 40; ++i)
-    logits[size_t(i)] = tied ? float(i * 17 % 40 / 4) * 0.5f - 2.0f : float(i * 17 % 40) * 0.25f - 4.0f;
+  std::vector<float> logits;
+  for (int i = 0; i < 40; ++i) {
+    const int place = i * 17 % 40;
+    logits.push_back(tied ? float(place - place % 4) * 0.125f - 2.0f : float(place) * 0.25f - 4.0f);
+  }
   return logits;
 }
 

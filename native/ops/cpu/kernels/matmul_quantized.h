@@ -59,10 +59,6 @@ inline Codes code_vector(const uint8_t* block) {
   }
 }
 
-/// How far ahead of its use a single row asks for weights: the processor's own prefetching of one stream of memory does
-/// not reach the bandwidth.
-constexpr int kAhead = 1024;
-
 struct BlockScales {
   F scale[2], minimum[2];  // by half block, the second only where scales go by 16
 };
@@ -97,37 +93,35 @@ inline BlockScales block_scales(const uint8_t* scales, int64_t b, int part) {
   return s;
 }
 
-/// out[r · 16 + lane] for R rows from row r0 of a tile on and the `P` parts from part0 on of one group. Not inlined:
-/// among others it would not get the registers it needs.
-template <int kind, int R, int P>
-[[gnu::noinline]] void dot_rows(const QuantizedMatmul& m, const uint8_t* group, int64_t tile_at, int rows, int r0, int part0,
-                     float* out) {
+/// out[r · 16 + lane] for R rows from row r0 of a tile on and N vectors of outputs: those from part0 of this group on, and
+/// then of the groups behind it (16 further in `out`). Not inlined: among others it would not get the registers it needs.
+template <int kind, int R, int N>
+[[gnu::noinline]] void dot_rows(const QuantizedMatmul& m, const uint8_t* group, int64_t tile_at, int rows, int r0,
+                                int part0, float* out) {
   constexpr int bits = kind / 8;
   constexpr bool minimum = kind & 4, halves = kind & 2;
   constexpr bool alone = R == 1;  // then no other row's work hides the latency of a chain of dot products
-  const uint8_t *codes = group, *scales = group + m.scales_at;
-  const int64_t blocks = m.cols / 32;
+  const int64_t blocks = m.cols / 32, scales_at = m.scales_at, group_bytes = m.group_bytes;
   const int8_t* const activations = m.q;
   const float *const factors = m.d, *const totals = m.sum;
   const int32_t* const offsets = m.offset;
-  F sum[R][P];
+  F sum[R][N];
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) {
-    for (int p = 0; p < P; ++p) sum[r][p] = zero();
-  }
-  for (int64_t b = 0; b < blocks; ++b, codes += bits * 64) {
-    const int64_t at = tile_at + b * rows + r0;  // in blocks of one row
-    if constexpr (alone) {
 #pragma GCC unroll 8
-      for (int i = 0; i < bits; ++i) __builtin_prefetch(codes + kAhead + 64 * i);
-    }
-#pragma GCC unroll 2
-    for (int p = 0; p < P; ++p) {
-      const uint8_t* block = codes + (part0 + p) * kLanes * 4;
+    for (int n = 0; n < N; ++n) sum[r][n] = zero();
+  }
+  for (int64_t b = 0; b < blocks; ++b) {
+    const int64_t at = tile_at + b * rows + r0;  // in blocks of one row
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n) {
+      const int part = N == 1 ? part0 : n % kParts;
+      const uint8_t* of = group + n / kParts * group_bytes;
+      const uint8_t* block = of + b * bits * 64 + part * kLanes * 4;
       const Codes c[8] = {code_vector<bits, 0>(block), code_vector<bits, 1>(block), code_vector<bits, 2>(block),
-                      code_vector<bits, 3>(block), code_vector<bits, 4>(block), code_vector<bits, 5>(block),
-                      code_vector<bits, 6>(block), code_vector<bits, 7>(block)};
-      const BlockScales s = block_scales<kind>(scales, b, part0 + p);
+                          code_vector<bits, 3>(block), code_vector<bits, 4>(block), code_vector<bits, 5>(block),
+                          code_vector<bits, 6>(block), code_vector<bits, 7>(block)};
+      const BlockScales s = block_scales<kind>(of + scales_at, b, part);
 #pragma GCC unroll 12
       for (int r = 0; r < R; ++r) {
         const int8_t* q = activations + (at + r) * 32;
@@ -145,18 +139,21 @@ template <int kind, int R, int P>
           value = mul(s.scale[0], to_float(dot<bits, 8, alone>(c, q, offsets[at + r])));
           if constexpr (minimum) value = fma(s.minimum[0], set1(totals[at + r]), value);
         }
-        sum[r][p] = fma(set1(factors[at + r]), value, sum[r][p]);
+        sum[r][n] = fma(set1(factors[at + r]), value, sum[r][n]);
       }
     }
   }
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) {
-    for (int p = 0; p < P; ++p) store(out + 16 * r + (part0 + p) * kLanes, sum[r][p]);
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n) {
+      store(out + 16 * r + n / kParts * 16 + (N == 1 ? part0 : n % kParts) * kLanes, sum[r][n]);
+    }
   }
 }
 
-/// All lanes of R rows: at once for a single row, which reads the weights from memory; part by part for more, which
-/// leaves registers for the sums.
+/// One group for R rows: all lanes at once for a single row, which reads the weights from memory; part by part for more,
+/// which leaves registers for the sums.
 template <int kind, int R>
 void dot_group(const QuantizedMatmul& m, const uint8_t* group, int64_t tile_at, int rows, int r0, float* out) {
   if constexpr (R == 1) {
@@ -166,8 +163,30 @@ void dot_group(const QuantizedMatmul& m, const uint8_t* group, int64_t tile_at, 
   }
 }
 
+/// A product with one row reads each weight once: several groups side by side are as many streams of memory, which the
+/// processor's prefetching needs to reach the bandwidth.
+constexpr int kStreams = 2;
+
+template <int kind>
+void matvec_quantized(const QuantizedMatmul& m, int64_t g0, int64_t g1) {
+  alignas(64) float out[kStreams * 16];
+  const auto finish = [&](int64_t g, int64_t groups) {
+    finish_row(m.y, out, m.bias, m.accumulate, m.rows, g * 16, groups);
+  };
+  int64_t g = g0;
+  for (; g + kStreams <= g1; g += kStreams) {
+    dot_rows<kind, 1, kStreams * kParts>(m, m.w + size_t(g) * m.group_bytes, 0, 1, 0, 0, out);
+    finish(g, kStreams);
+  }
+  for (; g < g1; ++g) {
+    dot_rows<kind, 1, kParts>(m, m.w + size_t(g) * m.group_bytes, 0, 1, 0, 0, out);
+    finish(g, 1);
+  }
+}
+
 template <int kind>
 void matmul_quantized_of(const QuantizedMatmul& m, int64_t g0, int64_t g1, int i0, int i1) {
+  if (m.T == 1) return matvec_quantized<kind>(m, g0, g1);
   const int64_t blocks = m.cols / 32;
   for (int i = i0; i < i1; ++i) {
     const int t = i * kQuantizedRows, rows = m.T - t < kQuantizedRows ? m.T - t : kQuantizedRows;
