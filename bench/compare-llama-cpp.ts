@@ -75,7 +75,7 @@ let same = 0;
 const parted: Parted[] = [];
 for (const prompt of PROMPTS) {
   const ids = Array.from(ours.encode(prompt));
-  const context = await theirs.createContext({ contextSize: 512, threads: 2 });
+  const context = await theirs.createContext({ contextSize: 512, threads: 1 });
   const expected: number[] = [];
   for await (const id of context.getSequence().evaluate(ids, { temperature: 0, yieldEogToken: true })) {
     expected.push(id);

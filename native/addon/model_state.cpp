@@ -46,7 +46,12 @@ void ModelState::post(std::function<void(Napi::Env)> body) {
   const napi_status status =
       post_.NonBlockingCall(boxed, [](Napi::Env env, Napi::Function, std::function<void(Napi::Env)>* call) {
         const std::unique_ptr<std::function<void(Napi::Env)>> owned(call);
-        (*owned)(env);
+        try {
+          (*owned)(env);
+        } catch (const Napi::Error&) {
+          // Making plain values fails only while the environment (a worker that is terminated) is going: nobody is left
+          // to tell, and an exception out of here would end the process.
+        }
       });
   if (status != napi_ok) delete boxed;  // the environment is going: nobody is left to tell
 }

@@ -118,6 +118,12 @@ template <int kind, int R, int N>
       const int part = N == 1 ? part0 : n % kParts;
       const uint8_t* of = group + n / kParts * group_bytes;
       const uint8_t* block = of + b * bits * 64 + part * kLanes * 4;
+      if constexpr (alone) {
+        if (part == 0) {
+#pragma GCC unroll 8
+          for (int i = 0; i < bits; ++i) __builtin_prefetch(block + 1024 + 64 * i);
+        }
+      }
       const Codes c[8] = {code_vector<bits, 0>(block), code_vector<bits, 1>(block), code_vector<bits, 2>(block),
                           code_vector<bits, 3>(block), code_vector<bits, 4>(block), code_vector<bits, 5>(block),
                           code_vector<bits, 6>(block), code_vector<bits, 7>(block)};
@@ -165,7 +171,7 @@ void dot_group(const QuantizedMatmul& m, const uint8_t* group, int64_t tile_at, 
 
 /// A product with one row reads each weight once: several groups side by side are as many streams of memory, which the
 /// processor's prefetching needs to reach the bandwidth.
-constexpr int kStreams = 2;
+constexpr int kStreams = 4;
 
 template <int kind>
 void matvec_quantized(const QuantizedMatmul& m, int64_t g0, int64_t g1) {
