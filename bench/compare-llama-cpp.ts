@@ -3,10 +3,13 @@
 //
 //   node --import tsx bench/compare-llama-cpp.ts MODEL.gguf --peer FOLDER [--prompts 20] [--tokens 64] [--texts FILE.json] [--out FILE.json]
 //
-// Where the two part, our logits of both tokens are shown: activations are rounded to 8 bits in blocks of 32 here and of 32 or 256
-// there, so two nearly equal logits may change places.
-import { readFile, writeFile } from 'node:fs/promises';
+// Where the two part, the margin between both tokens is shown. Both programs round activations to 8 bits, each in its own
+// way, so two nearly equal logits may change places. How near that is, is measured: the same weights are written out in
+// float32, where nothing is rounded, and the standard deviation of (our logit - the exact logit) over the best ten tokens of
+// every position is the noise. A margin is the difference of two logits, each with the noise of two programs.
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -47,6 +50,18 @@ interface PeerSequence {
   evaluate(tokens: number[], options: object): AsyncGenerator<number>;
 }
 
+/** The same model with every weight in float32: no activation is rounded for it. */
+async function exactly(file: string, folder: string): Promise<NativeModel> {
+  const { keys, tensors } = await addon.readGguf(file);
+  const out = join(folder, 'exact.gguf');
+  const writer = addon.createGgufWriter(out, keys, tensors.map(({ name, shape }) => ({ name, shape, type: 'f32' as const })));
+  for (const { name } of tensors) await writer.write('f32', new Uint8Array((await addon.readGgufTensor(file, name)).buffer));
+  await writer.finish();
+  return addon.loadModel({ llm: out, kvType: 'f32' });
+}
+
+const best = (row: Float32Array): number => row.reduce((top, value, at) => (value > row[top]! ? at : top), 0);
+
 const folder = resolve(values.peer);
 const entry = createRequire(pathToFileURL(join(folder, 'index.js'))).resolve('node-llama-cpp');
 const peer = (await import(pathToFileURL(entry).href)) as Peer;
@@ -69,9 +84,18 @@ interface Parted {
   at: number;
   ours: number;
   theirs: number;
+  /** Our logit of our token less that of theirs; the same in exact arithmetic, where either sign is right. */
   margin: number;
+  exactMargin: number;
+  exact: number;
 }
+const work = await mkdtemp(join(tmpdir(), 'minigpt4-compare-'));
+const exact = await exactly(path, work);
 let same = 0;
+let oursExact = 0;
+let theirsExact = 0;
+let squares = 0;
+let count = 0;
 const parted: Parted[] = [];
 for (const prompt of PROMPTS) {
   const ids = Array.from(ours.encode(prompt));
@@ -83,24 +107,41 @@ for (const prompt of PROMPTS) {
   }
   await context.dispose();
   // token by token along the peer's path, so that one difference does not hide those after it
-  const stages = await ours.tracePrompt([{ ids: Int32Array.from([...ids, ...expected.slice(0, -1)]) }]);
-  const logits = stages['logits']!;
-  let equal = true;
+  const whole = [{ ids: Int32Array.from([...ids, ...expected.slice(0, -1)]) }];
+  const logits = (await ours.tracePrompt(whole))['logits']!;
+  const exactLogits = (await exact.tracePrompt(whole))['logits']!;
+  const before = parted.length;
   expected.forEach((id, i) => {
-    const row = logits.subarray((ids.length - 1 + i) * vocabulary, (ids.length + i) * vocabulary);
-    const best = row.reduce((top, value, at) => (value > row[top]! ? at : top), 0);
-    if (best === id) return;
-    equal = false;
-    parted.push({ prompt, at: i, ours: best, theirs: id, margin: row[best]! - row[id]! });
+    const at = (ids.length - 1 + i) * vocabulary;
+    const row = logits.subarray(at, at + vocabulary);
+    const exactRow = exactLogits.subarray(at, at + vocabulary);
+    const [top, exactTop] = [best(row), best(exactRow)];
+    if (top === exactTop) ++oursExact;
+    if (id === exactTop) ++theirsExact;
+    const order = Array.from(exactRow.keys()).sort((a, b) => exactRow[b]! - exactRow[a]!).slice(0, 10);
+    for (const token of order) squares += (row[token]! - exactRow[token]!) ** 2;
+    count += order.length;
+    if (top !== id) {
+      parted.push({ prompt, at: i, ours: top, theirs: id, margin: row[top]! - row[id]!, exactMargin: exactRow[top]! - exactRow[id]!, exact: exactTop });
+    }
   });
-  if (equal) ++same;
+  if (parted.length === before) ++same;
 }
-console.log(`greedy: ${same} of ${PROMPTS.length} prompts equal in all ${TOKENS} tokens; ${parted.length} of ${PROMPTS.length * TOKENS} positions differ`);
-for (const { prompt, at, ours: a, theirs: b, margin } of parted) {
-  console.log(`  ${JSON.stringify(prompt)} token ${at}: ours ${a}, theirs ${b}, ours ahead by ${margin.toFixed(4)} logits`);
+const positions = PROMPTS.length * TOKENS;
+const noise = Math.sqrt(squares / count);
+const beyond = parted.filter(({ margin }) => margin > 4 * noise);
+console.log(`greedy: ${same} of ${PROMPTS.length} prompts equal in all ${TOKENS} tokens; ${parted.length} of ${positions} positions differ`);
+console.log(`the exact best token: ours in ${oursExact}, theirs in ${theirsExact} of ${positions} positions`);
+console.log(`noise of one of our logits: ${noise.toFixed(4)}; margins beyond 4 times that (2 standard deviations of 4 such errors): ${beyond.length}`);
+for (const { prompt, at, ours: a, theirs: b, margin, exactMargin, exact: e } of parted) {
+  const right = e === a ? 'ours' : e === b ? 'theirs' : 'neither';
+  console.log(`  ${JSON.stringify(prompt)} token ${at}: ours ${a}, theirs ${b}, margin ${margin.toFixed(3)}, exactly ${exactMargin.toFixed(3)}: ${right} is best`);
 }
 if (values.out) {
-  await writeFile(values.out, `${JSON.stringify({ texts: texts.length, differing: differing.length, prompts: PROMPTS.length, tokens: TOKENS, same, parted }, undefined, 1)}\n`);
+  const record = { texts: texts.length, differing: differing.length, prompts: PROMPTS.length, tokens: TOKENS, same, positions, oursExact, theirsExact, noise, parted };
+  await writeFile(values.out, `${JSON.stringify(record, undefined, 1)}\n`);
 }
 await ours.close();
+await exact.close();
+await rm(work, { recursive: true });
 process.exit(0); // the peer keeps threads of its own

@@ -111,7 +111,7 @@ packed('npm pack takes what runs, what builds, and nothing else', (stage) => {
     'README.md links to what is not in the package',
   );
   const foreign = contents.filter((path) =>
-    /^(lib|test|bench|out|build|node_modules)\/|\.test\.|^dist/.*\.map$|^prebuilds\/[^/]+\/.*(?<!\.node)$/.test(path),
+    /^(lib|test|bench|out|build|node_modules)\/|\.test\.|^dist\/.*\.map$|^prebuilds\/[^/]+\/.*(?<!\.node)$/.test(path),
   );
   assert.equal(foreign, []);
   const perLibc = contents

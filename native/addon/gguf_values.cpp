@@ -39,7 +39,7 @@ template <class V>
 Napi::Value from(Napi::Env env, const std::vector<V>& values) {
   Napi::Array array = Napi::Array::New(env, values.size());
   for (size_t i = 0; i < values.size(); ++i) {
-    const V value = values[i];
+    const V& value = values[i];
     array.Set(uint32_t(i), from(env, value));
   }
   return array;

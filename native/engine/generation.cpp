@@ -57,7 +57,7 @@ Prompt Generation::next_rows(int limit) const {
   return {Slot{result_.ids.back(), 0, nullptr}};
 }
 
-bool Generation::logits_due(int rows) const { return size_t(sequence_.length() + rows) >= prompt_.size(); }
+bool Generation::logits_due(int rows) const { return size_t(sequence_.length()) + size_t(rows) >= prompt_.size(); }
 
 bool Generation::accept(const float* logits, int vocab, int context) {
   const int32_t id = sampler_.next(logits, vocab);

@@ -59,6 +59,9 @@ inline Codes code_vector(const uint8_t* block) {
   }
 }
 
+/// How many bytes ahead of its use a single row asks for weights.
+constexpr int kAhead = 1024;
+
 struct BlockScales {
   F scale[2], minimum[2];  // by half block, the second only where scales go by 16
 };
@@ -118,10 +121,10 @@ template <int kind, int R, int N>
       const int part = N == 1 ? part0 : n % kParts;
       const uint8_t* of = group + n / kParts * group_bytes;
       const uint8_t* block = of + b * bits * 64 + part * kLanes * 4;
-      if constexpr (alone) {
+      if constexpr (alone && bits < 8) {  // 8-bit codes come fast enough by themselves, and asking twice costs a third
         if (part == 0) {
 #pragma GCC unroll 8
-          for (int i = 0; i < bits; ++i) __builtin_prefetch(block + 1024 + 64 * i);
+          for (int i = 0; i < bits; ++i) __builtin_prefetch(block + kAhead + 64 * i);
         }
       }
       const Codes c[8] = {code_vector<bits, 0>(block), code_vector<bits, 1>(block), code_vector<bits, 2>(block),
@@ -170,7 +173,8 @@ void dot_group(const QuantizedMatmul& m, const uint8_t* group, int64_t tile_at, 
 }
 
 /// A product with one row reads each weight once: several groups side by side are as many streams of memory, which the
-/// processor's prefetching needs to reach the bandwidth.
+/// processor's prefetching needs to reach the bandwidth (Zen 4, one core, Q4_0: 18 GB/s with one stream, 29 with four,
+/// 34 with kAhead).
 constexpr int kStreams = 4;
 
 template <int kind>
