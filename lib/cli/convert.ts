@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { WRITABLE_TYPES, type ConvertOptions, type ConvertProgress } from '../convert/options.js';
 import { templateNames } from '../prompt.js';
-import { jsonLine } from './program.js';
+import { errorObject, exitCodes, jsonLine } from './program.js';
 import { interruptSignal, say } from './terminal.js';
 
 export function register(program: Command): void {
@@ -58,11 +58,12 @@ interface Flags extends Omit<ConvertOptions, 'signal' | 'onProgress'> {
 
 async function run({ json, ...options }: Flags): Promise<void> {
   const { convert } = await import('../convert.js');
+  const signal = interruptSignal();
   const progress = json || !process.stderr.isTTY ? undefined : await progressBar();
   try {
     const result = await convert({
       ...options,
-      signal: interruptSignal(),
+      signal,
       ...(progress ? { onProgress: progress.update } : {}),
     });
     progress?.stop();
@@ -75,6 +76,11 @@ async function run({ json, ...options }: Flags): Promise<void> {
     process.stdout.write(
       `${result.path}: ${megabytes(result.bytes)} MB, ${megabytes(result.parameters)} million numbers, ${result.tensors} tensors (${types})\n`,
     );
+  } catch (error) {
+    if (!signal.aborted) throw error;
+    process.exitCode = exitCodes.interrupted;
+    if (json) process.stdout.write(jsonLine(errorObject(error)));
+    else say('minigpt4: interrupted; nothing was written');
   } finally {
     progress?.stop();
   }
@@ -97,6 +103,7 @@ async function progressBar(): Promise<{ update(progress: ConvertProgress): void;
     update(progress) {
       const about = { stage: progress.stage === 'hash' ? 'checking' : 'writing', what: progress.what.slice(-40) };
       if (stage !== progress.stage) {
+        if (stage) bar.stop();
         stage = progress.stage;
         bar.start(progress.total, progress.done, about);
       }
