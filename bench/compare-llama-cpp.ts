@@ -7,34 +7,55 @@
 // way, so two nearly equal logits may change places. How near that is, is measured: the same weights are written out in
 // float32, where nothing is rounded, and the standard deviation of (our logit - the exact logit) over the best ten tokens of
 // every position is the noise. A margin is the difference of two logits, each with the noise of two programs.
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
 import { addon, type NativeModel } from '../lib/addon.js';
+import { writeRecord } from './record.js';
 
 const { positionals, values } = parseArgs({
   allowPositionals: true,
   options: {
-    peer: { type: 'string' }, prompts: { type: 'string', default: '20' }, tokens: { type: 'string', default: '64' },
-    texts: { type: 'string' }, out: { type: 'string' },
+    peer: { type: 'string' },
+    prompts: { type: 'string', default: '20' },
+    tokens: { type: 'string', default: '64' },
+    texts: { type: 'string' },
+    out: { type: 'string' },
   },
 });
 const path = positionals[0];
 if (!path || !values.peer) {
-  console.error('usage: compare-llama-cpp.ts MODEL.gguf --peer FOLDER [--prompts N] [--tokens N] [--texts FILE.json] [--out FILE.json]');
+  console.error(
+    'usage: compare-llama-cpp.ts MODEL.gguf --peer FOLDER [--prompts N] [--tokens N] [--texts FILE.json] [--out FILE.json]',
+  );
   process.exit(2);
 }
 
 /** Beginnings of different kinds: prose, questions, lists, code, other languages. */
 const PROMPTS = [
-  'The capital of France is', 'Once upon a time, in a small village by the sea,', 'def fibonacci(n):\n', 'The three primary colours are',
-  'Water boils at a temperature of', 'To make a good cup of tea, first', 'Dear Sir or Madam,\n\nI am writing to', 'List of planets:\n1. Mercury\n2.',
-  'In 1969, the first humans', 'Photosynthesis is the process by which', 'Q: What is the largest ocean?\nA:', 'SELECT name, age FROM users WHERE',
-  'The quick brown fox', 'My favourite book is about a', 'La France est un pays', 'The difference between a cat and a dog is',
-  'function add(a, b) {\n  return', 'It was a dark and stormy night;', 'Ingredients: flour, sugar, eggs,', 'The theory of relativity says that',
+  'The capital of France is',
+  'Once upon a time, in a small village by the sea,',
+  'def fibonacci(n):\n',
+  'The three primary colours are',
+  'Water boils at a temperature of',
+  'To make a good cup of tea, first',
+  'Dear Sir or Madam,\n\nI am writing to',
+  'List of planets:\n1. Mercury\n2.',
+  'In 1969, the first humans',
+  'Photosynthesis is the process by which',
+  'Q: What is the largest ocean?\nA:',
+  'SELECT name, age FROM users WHERE',
+  'The quick brown fox',
+  'My favourite book is about a',
+  'La France est un pays',
+  'The difference between a cat and a dog is',
+  'function add(a, b) {\n  return',
+  'It was a dark and stormy night;',
+  'Ingredients: flour, sugar, eggs,',
+  'The theory of relativity says that',
 ].slice(0, Number(values.prompts));
 const TOKENS = Number(values.tokens);
 
@@ -54,8 +75,13 @@ interface PeerSequence {
 async function exactly(file: string, folder: string): Promise<NativeModel> {
   const { keys, tensors } = await addon.readGguf(file);
   const out = join(folder, 'exact.gguf');
-  const writer = addon.createGgufWriter(out, keys, tensors.map(({ name, shape }) => ({ name, shape, type: 'f32' as const })));
-  for (const { name } of tensors) await writer.write('f32', new Uint8Array((await addon.readGgufTensor(file, name)).buffer));
+  const writer = addon.createGgufWriter(
+    out,
+    keys,
+    tensors.map(({ name, shape }) => ({ name, shape, type: 'f32' as const })),
+  );
+  for (const { name } of tensors)
+    await writer.write('f32', new Uint8Array((await addon.readGgufTensor(file, name)).buffer));
   await writer.finish();
   return addon.loadModel({ llm: out, kvType: 'f32' });
 }
@@ -75,7 +101,9 @@ const texts: string[] = values.texts ? (JSON.parse(await readFile(values.texts, 
 const differing = texts.filter((text) => String(Array.from(ours.encode(text))) !== String(theirs.tokenize(text)));
 console.log(`token ids: ${texts.length - differing.length} of ${texts.length} texts equal`);
 for (const text of differing.slice(0, 10)) {
-  console.log(`  ${JSON.stringify(text)}: ours ${String(Array.from(ours.encode(text)))}, theirs ${String(theirs.tokenize(text))}`);
+  console.log(
+    `  ${JSON.stringify(text)}: ours ${String(Array.from(ours.encode(text)))}, theirs ${String(theirs.tokenize(text))}`,
+  );
 }
 
 // ---- greedy tokens
@@ -118,11 +146,21 @@ for (const prompt of PROMPTS) {
     const [top, exactTop] = [best(row), best(exactRow)];
     if (top === exactTop) ++oursExact;
     if (id === exactTop) ++theirsExact;
-    const order = Array.from(exactRow.keys()).sort((a, b) => exactRow[b]! - exactRow[a]!).slice(0, 10);
+    const order = Array.from(exactRow.keys())
+      .sort((a, b) => exactRow[b]! - exactRow[a]!)
+      .slice(0, 10);
     for (const token of order) squares += (row[token]! - exactRow[token]!) ** 2;
     count += order.length;
     if (top !== id) {
-      parted.push({ prompt, at: i, ours: top, theirs: id, margin: row[top]! - row[id]!, exactMargin: exactRow[top]! - exactRow[id]!, exact: exactTop });
+      parted.push({
+        prompt,
+        at: i,
+        ours: top,
+        theirs: id,
+        margin: row[top]! - row[id]!,
+        exactMargin: exactRow[top]! - exactRow[id]!,
+        exact: exactTop,
+      });
     }
   });
   if (parted.length === before) ++same;
@@ -130,16 +168,33 @@ for (const prompt of PROMPTS) {
 const positions = PROMPTS.length * TOKENS;
 const noise = Math.sqrt(squares / count);
 const beyond = parted.filter(({ margin }) => margin > 4 * noise);
-console.log(`greedy: ${same} of ${PROMPTS.length} prompts equal in all ${TOKENS} tokens; ${parted.length} of ${positions} positions differ`);
+console.log(
+  `greedy: ${same} of ${PROMPTS.length} prompts equal in all ${TOKENS} tokens; ${parted.length} of ${positions} positions differ`,
+);
 console.log(`the exact best token: ours in ${oursExact}, theirs in ${theirsExact} of ${positions} positions`);
-console.log(`noise of one of our logits: ${noise.toFixed(4)}; margins beyond 4 times that (2 standard deviations of 4 such errors): ${beyond.length}`);
+console.log(
+  `noise of one of our logits: ${noise.toFixed(4)}; margins beyond 4 times that (2 standard deviations of 4 such errors): ${beyond.length}`,
+);
 for (const { prompt, at, ours: a, theirs: b, margin, exactMargin, exact: e } of parted) {
   const right = e === a ? 'ours' : e === b ? 'theirs' : 'neither';
-  console.log(`  ${JSON.stringify(prompt)} token ${at}: ours ${a}, theirs ${b}, margin ${margin.toFixed(3)}, exactly ${exactMargin.toFixed(3)}: ${right} is best`);
+  console.log(
+    `  ${JSON.stringify(prompt)} token ${at}: ours ${a}, theirs ${b}, margin ${margin.toFixed(3)}, exactly ${exactMargin.toFixed(3)}: ${right} is best`,
+  );
 }
 if (values.out) {
-  const record = { texts: texts.length, differing: differing.length, prompts: PROMPTS.length, tokens: TOKENS, same, positions, oursExact, theirsExact, noise, parted };
-  await writeFile(values.out, `${JSON.stringify(record, undefined, 1)}\n`);
+  const record = {
+    texts: texts.length,
+    differing: differing.length,
+    prompts: PROMPTS.length,
+    tokens: TOKENS,
+    same,
+    positions,
+    oursExact,
+    theirsExact,
+    noise,
+    parted,
+  };
+  await writeRecord(values.out, record);
 }
 await ours.close();
 await exact.close();

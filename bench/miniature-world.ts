@@ -6,7 +6,7 @@
 // Two parts: the world's own checkpoints converted with `--type f16` (or --agree), whose greedy token ids are compared with
 // eval/reference_answers.json, at each first difference with the margin between the two logits; then the embedded model,
 // whose answers are searched for the main object's name.
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -15,6 +15,7 @@ import { convert } from '../lib/convert.js';
 import { readPicture } from '../lib/image.js';
 import { embeddedModelPath } from '../lib/model.js';
 import { renderPrompt, stopTexts, templateOf, withImage, withQuestion } from '../lib/prompt.js';
+import { writeRecord } from './record.js';
 
 interface Scene {
   file: string;
@@ -44,18 +45,25 @@ interface Naming {
 const { positionals, values } = parseArgs({
   allowPositionals: true,
   options: {
-    model: { type: 'string', default: embeddedModelPath }, agree: { type: 'string', default: 'f16' },
-    limit: { type: 'string' }, out: { type: 'string' }, kv: { type: 'string', default: 'f16' },
+    model: { type: 'string', default: embeddedModelPath },
+    agree: { type: 'string', default: 'f16' },
+    limit: { type: 'string' },
+    out: { type: 'string' },
+    kv: { type: 'string', default: 'f16' },
   },
 });
 const world = positionals[0];
 if (!world) {
-  console.error('usage: miniature-world.ts WORLD [--model FILE] [--agree TYPE] [--kv f16|f32] [--limit N] [--out FILE.json]');
+  console.error(
+    'usage: miniature-world.ts WORLD [--model FILE] [--agree TYPE] [--kv f16|f32] [--limit N] [--out FILE.json]',
+  );
   process.exit(2);
 }
 
 const json = async <T>(...path: string[]): Promise<T> => JSON.parse(await readFile(join(world, ...path), 'utf8')) as T;
-const scenes = new Map((await json<{ scenes: Scene[] }>('eval', 'scenes.json')).scenes.map((scene) => [scene.file, scene]));
+const scenes = new Map(
+  (await json<{ scenes: Scene[] }>('eval', 'scenes.json')).scenes.map((scene) => [scene.file, scene]),
+);
 const reference = await json<{ max_tokens: number; answers: Reference[] }>('eval', 'reference_answers.json');
 const answers = reference.answers.slice(0, values.limit ? Number(values.limit) : undefined);
 
@@ -66,10 +74,21 @@ function promptOf(model: NativeModel, image: NativeImage, question: string): Nat
 async function ask(model: NativeModel, image: NativeImage, question: string) {
   const sequence = model.openSequence();
   try {
-    return await sequence.generate({
-      prompt: promptOf(model, image, question), maxTokens: reference.max_tokens, temperature: 0, topK: 0, topP: 1, minP: 0,
-      repetitionPenalty: 1, seed: 0, stop: [...stopTexts], stopIds: [model.info().eos],
-    }, () => {});
+    return await sequence.generate(
+      {
+        prompt: promptOf(model, image, question),
+        maxTokens: reference.max_tokens,
+        temperature: 0,
+        topK: 0,
+        topP: 1,
+        minP: 0,
+        repetitionPenalty: 1,
+        seed: 0,
+        stop: [...stopTexts],
+        stopIds: [model.info().eos],
+      },
+      () => {},
+    );
   } finally {
     sequence.close();
   }
@@ -86,8 +105,13 @@ async function agreement(type: TypeName): Promise<{ same: number; parted: Parted
   const out = join(folder, 'world.gguf');
   const pretrained = (name: string): string => join(world!, 'pretrained', name);
   await convert({
-    vit: pretrained('eva_vit_g.pth'), qformer: pretrained('blip2_pretrained_flant5xxl.pth'), llm: pretrained('vicuna'), config: pretrained('config.json'),
-    projection: join(world!, 'reference_projection', 'pretrained_minigpt4_stage2.pth'), out, type,
+    vit: pretrained('eva_vit_g.pth'),
+    qformer: pretrained('blip2_pretrained_flant5xxl.pth'),
+    llm: pretrained('vicuna'),
+    config: pretrained('config.json'),
+    projection: join(world!, 'reference_projection', 'pretrained_minigpt4_stage2.pth'),
+    out,
+    type,
   });
   const model = await addon.loadModel({ model: out, kvType: values.kv as 'f16' | 'f32' });
   let same = 0;
@@ -101,7 +125,10 @@ async function agreement(type: TypeName): Promise<{ same: number; parted: Parted
       continue;
     }
     const where = at < 0 ? ids.length : at;
-    const stages = await model.tracePrompt([...promptOf(model, image, prompt), { ids: Int32Array.from(ids.slice(0, where)) }]);
+    const stages = await model.tracePrompt([
+      ...promptOf(model, image, prompt),
+      { ids: Int32Array.from(ids.slice(0, where)) },
+    ]);
     const vocabulary = model.info().vocabulary;
     const last = stages['logits']!.subarray(-vocabulary);
     const expected = ids[where] ?? -1;
@@ -132,15 +159,20 @@ async function naming(path: string): Promise<Naming[]> {
 const share = (part: number, whole: number): string => `${part} of ${whole} (${((100 * part) / whole).toFixed(1)} %)`;
 
 const { same, parted } = await agreement(values.agree as TypeName);
-console.log(`converted with --type ${values.agree}, cache in ${values.kv}: the reference's exact token ids in ${share(same, answers.length)}`);
+console.log(
+  `converted with --type ${values.agree}, cache in ${values.kv}: the reference's exact token ids in ${share(same, answers.length)}`,
+);
 for (const { file, at, expected, found, margin } of parted) {
   console.log(`  ${file}: parts at token ${at}: ${found} instead of ${expected}, ahead by ${margin.toFixed(4)} logits`);
 }
 const named = await naming(values.model);
 for (const { style, scenes: count, named: right } of named) {
   const theirs = answers.filter((answer) => scenes.get(answer.file)!.style === style && answer.main_named).length;
-  console.log(`${values.model}, ${style}: main object named in ${share(right, count)}; the reference: ${share(theirs, count)}`);
+  console.log(
+    `${values.model}, ${style}: main object named in ${share(right, count)}; the reference: ${share(theirs, count)}`,
+  );
 }
 if (values.out) {
-  await writeFile(values.out, `${JSON.stringify({ type: values.agree, kv: values.kv, scenes: answers.length, same, parted, naming: named }, undefined, 1)}\n`);
+  const { agree: type, kv } = values;
+  await writeRecord(values.out, { type, kv, scenes: answers.length, same, parted, naming: named });
 }

@@ -34,7 +34,8 @@ double median(std::vector<double> values) {
 class Bench {
  public:
   explicit Bench(const Settings& settings) : settings_(settings), ops_(make_cpu_ops(settings.cpu)) {
-    std::printf("%s\n%-44s %10s %10s %10s %16s\n", ops_->describe().c_str(), "op", "ms", "GFLOP/s", "GB/s", "a core: GFLOP/s, GB/s");
+    std::printf("%s\n%-44s %10s %10s %10s %16s\n", ops_->describe().c_str(), "op", "ms", "GFLOP/s", "GB/s",
+                "a core: GFLOP/s, GB/s");
   }
 
   Ops& ops() { return *ops_; }
@@ -77,8 +78,8 @@ class Bench {
   }
 
   void matmul(Type type, int T, int64_t rows, int64_t cols) {
-    const std::string title = std::string("matmul ") + name(type) + " " + std::to_string(T) + " x " + std::to_string(cols) +
-                              " -> " + std::to_string(rows);
+    const std::string title = std::string("matmul ") + name(type) + " " + std::to_string(T) + " x " +
+                              std::to_string(cols) + " -> " + std::to_string(rows);
     if (!wanted(title)) return;
     const auto weights = bytes(size_t(rows) * row_bytes(type, uint64_t(cols)));
     const auto matrix = ops_->matrix({type, rows, cols, weights.data()}, "bench");
@@ -90,18 +91,20 @@ class Bench {
   }
 
   void pack(Type type, int64_t rows, int64_t cols) {
-    const std::string title = std::string("pack ") + name(type) + " " + std::to_string(rows) + " x " + std::to_string(cols);
+    const std::string title =
+        std::string("pack ") + name(type) + " " + std::to_string(rows) + " x " + std::to_string(cols);
     if (!wanted(title)) return;
     const auto weights = bytes(size_t(rows) * row_bytes(type, uint64_t(cols)));
     time(title, 0, double(weights.size()), [&] { ops_->matrix({type, rows, cols, weights.data()}, "bench"); });
   }
 
   void attend(int B, int Tq, int Tk, int H, int D) {
-    const std::string title = "attend " + std::to_string(B) + " x " + std::to_string(H) + " x " + std::to_string(Tq) + " x " +
-                              std::to_string(Tk) + " x " + std::to_string(D);
+    const std::string title = "attend " + std::to_string(B) + " x " + std::to_string(H) + " x " + std::to_string(Tq) +
+                              " x " + std::to_string(Tk) + " x " + std::to_string(D);
     if (!wanted(title)) return;
     const int C = H * D;
-    float *q = floats(size_t(B) * Tq * C), *k = floats(size_t(B) * Tk * C), *v = floats(size_t(B) * Tk * C), *y = floats(size_t(B) * Tq * C);
+    float *q = floats(size_t(B) * Tq * C), *k = floats(size_t(B) * Tk * C), *v = floats(size_t(B) * Tk * C),
+          *y = floats(size_t(B) * Tq * C);
     Ops::Attention a;
     a.y = y, a.q = q, a.k = k, a.v = v;
     a.q_stride = a.k_stride = a.v_stride = C;
@@ -112,21 +115,24 @@ class Bench {
 
   /// The last `rows` rows of one sequence of `length`.
   void attend_paged(int rows, int length, int H, int kv_heads, int D) {
-    const std::string title = "attend_paged " + std::to_string(rows) + " of " + std::to_string(length) + ", " + std::to_string(H) + "/" +
-                              std::to_string(kv_heads) + " x " + std::to_string(D);
+    const std::string title = "attend_paged " + std::to_string(rows) + " of " + std::to_string(length) + ", " +
+                              std::to_string(H) + "/" + std::to_string(kv_heads) + " x " + std::to_string(D);
     if (!wanted(title)) return;
     const int pages = (length + kPagePositions - 1) / kPagePositions;
     const size_t values = size_t(pages) * kv_heads * kPagePositions * D;
-    KvPages cache{ops_->allocate(values * 2, "bench"), ops_->allocate(values * 2, "bench"), Type::F16, pages, kv_heads, D};
+    KvPages cache{
+        ops_->allocate(values * 2, "bench"), ops_->allocate(values * 2, "bench"), Type::F16, pages, kv_heads, D};
     std::vector<int32_t> positions, table, all{0, length}, last{0, rows};
     for (int i = 0; i < length; ++i) positions.push_back(i);
     for (int i = 0; i < pages; ++i) table.push_back(i);
-    float *q = floats(size_t(rows) * H * D), *y = floats(size_t(rows) * H * D), *kv = floats(size_t(length) * kv_heads * D);
+    float *q = floats(size_t(rows) * H * D), *y = floats(size_t(rows) * H * D),
+          *kv = floats(size_t(length) * kv_heads * D);
     ops_->kv_write(cache, kv, kv, {length, 1, pages, all.data(), positions.data(), table.data()});
     const RaggedBatch batch{rows, 1, pages, last.data(), positions.data() + length - rows, table.data()};
     const double seen = double(rows) * (length - rows / 2.0);
     time(title, 4.0 * H * D * seen, double(values) * 4, [&] { ops_->attend_paged(y, q, cache, batch, H, 0.1f); });
-    for (void* memory : {cache.k, cache.v, static_cast<void*>(q), static_cast<void*>(y), static_cast<void*>(kv)}) ops_->release(memory);
+    for (void* memory : {cache.k, cache.v, static_cast<void*>(q), static_cast<void*>(y), static_cast<void*>(kv)})
+      ops_->release(memory);
   }
 
   void rows() {
@@ -187,7 +193,8 @@ void run(const Settings& settings) {
   bench.attend_paged(256, 512, 32, 32, 128);
   bench.attend_paged(256, 512, 32, 4, 64);
   bench.rows();
-  for (Type type : {Type::Q4_0, Type::Q8_0, Type::Q4_K, Type::Q5_K, Type::Q6_K, Type::F16}) bench.pack(type, 11008, 4096);
+  for (Type type : {Type::Q4_0, Type::Q8_0, Type::Q4_K, Type::Q5_K, Type::Q6_K, Type::F16})
+    bench.pack(type, 11008, 4096);
 }
 
 }  // namespace

@@ -36,10 +36,11 @@ const BLOCKS: Partial<Record<TypeName, { values: number; bytes: number; scales: 
   q6_k: { values: 256, bytes: 210, scales: [208] },
 };
 
-/** IEEE half of a positive normal number. */
+/** IEEE half of a positive number up to 65504, subnormal ones included. */
 function half(value: number): number {
   const exponent = Math.floor(Math.log2(value));
-  return ((exponent + 15) << 10) | (Math.round((value / 2 ** exponent - 1) * 1024) & 0x3ff);
+  if (exponent < -14) return Math.round(value * 2 ** 24);
+  return ((exponent + 15) << 10) + Math.round((value / 2 ** exponent - 1) * 1024);
 }
 
 /** Raw rows of random weights: about 0.7 / sqrt(cols) in size. */
@@ -53,7 +54,7 @@ function randomRows(type: TypeName, rows: number, cols: number): Uint8Array {
   if (type === 'f16' || type === 'bf16') {
     // a table of halves, drawn from at random
     const table = Uint16Array.from({ length: 256 }, (_, i) => {
-      const value = ((i % 128) + 0.5) / 128 * std * 1.7;
+      const value = (((i % 128) + 0.5) / 128) * std * 1.7;
       const bits = type === 'f16' ? half(value) : new Uint32Array(new Float32Array([value]).buffer)[0]! >>> 16;
       return bits | (i < 128 ? 0 : 0x8000);
     });
@@ -67,9 +68,12 @@ function randomRows(type: TypeName, rows: number, cols: number): Uint8Array {
   const count = (rows * cols) / block.values;
   const bytes = Buffer.alloc(count * block.bytes);
   randomFillSync(bytes);
-  const codes = { q4_0: 8, q4_1: 8, q5_0: 16, q5_1: 16, q8_0: 74, q4_k: 8 * 32, q5_k: 16 * 32, q6_k: 19 * 74 }[type as 'q4_0'];
+  const codes = { q4_0: 8, q4_1: 8, q5_0: 16, q5_1: 16, q8_0: 74, q4_k: 8 * 32, q5_k: 16 * 32, q6_k: 19 * 74 }[
+    type as 'q4_0'
+  ];
   for (let b = 0; b < count; ++b) {
-    for (const at of block.scales) bytes.writeUInt16LE(half((std / codes) * (0.75 + 0.5 * Math.random())), b * block.bytes + at);
+    for (const at of block.scales)
+      bytes.writeUInt16LE(half((std / codes) * (0.75 + 0.5 * Math.random())), b * block.bytes + at);
   }
   return bytes;
 }
@@ -80,19 +84,30 @@ interface Planned {
   shape: number[];
 }
 
-async function write(path: string, keys: GgufKey[], tensors: Planned[], ones: (name: string) => boolean): Promise<void> {
+async function write(
+  path: string,
+  keys: GgufKey[],
+  tensors: Planned[],
+  ones: (name: string) => boolean,
+): Promise<void> {
   const writer = addon.createGgufWriter(path, keys, tensors);
-  for (const { name, type, shape } of tensors) {
-    const cols = shape.at(-1)!;
-    const rows = shape.length > 1 ? shape[0]! : 1;
-    if (shape.length === 1) {
-      await writer.write('f32', new Uint8Array(new Float32Array(cols).fill(ones(name) ? 1 : 0).buffer));
-      continue;
+  try {
+    for (const { name, type, shape } of tensors) {
+      const cols = shape.at(-1)!;
+      const rows = shape.length > 1 ? shape[0]! : 1;
+      if (shape.length === 1) {
+        await writer.write('f32', new Uint8Array(new Float32Array(cols).fill(ones(name) ? 1 : 0).buffer));
+        continue;
+      }
+      const chunk = Math.max(1, Math.min(rows, Math.floor(2 ** 24 / cols)));
+      for (let row = 0; row < rows; row += chunk)
+        await writer.write(type, randomRows(type, Math.min(chunk, rows - row), cols));
     }
-    const chunk = Math.max(1, Math.min(rows, Math.floor(2 ** 24 / cols)));
-    for (let row = 0; row < rows; row += chunk) await writer.write(type, randomRows(type, Math.min(chunk, rows - row), cols));
+    await writer.finish();
+  } catch (error) {
+    writer.discard();
+    throw error;
   }
-  await writer.finish();
 }
 
 const u32 = (key: string, value: number): GgufKey => ({ key, type: 'u32', value });
@@ -104,19 +119,33 @@ export async function writeLlm(size: string, type: TypeName, path: string): Prom
   const m = LLMS[size];
   if (!m) throw new Error(`size ${size}: expected one of ${Object.keys(LLMS).join(', ')}`);
   const head = m.width / m.heads;
-  const pieces = ['<unk>', '<s>', '</s>', ...Array.from({ length: 256 }, (_, i) => `<0x${i.toString(16).toUpperCase().padStart(2, '0')}>`)];
+  const pieces = [
+    '<unk>',
+    '<s>',
+    '</s>',
+    ...Array.from({ length: 256 }, (_, i) => `<0x${i.toString(16).toUpperCase().padStart(2, '0')}>`),
+  ];
   while (pieces.length < m.vocab) pieces.push(`▁w${pieces.length}`);
   const kinds = pieces.map((_, i) => (i === 0 ? 2 : i < 3 ? 3 : i < 259 ? 6 : 1));
   const keys: GgufKey[] = [
-    text('general.architecture', 'llama'), text('general.name', `synthetic ${size} ${type}`),
-    u32('llama.context_length', 2048), u32('llama.embedding_length', m.width), u32('llama.block_count', m.depth),
-    u32('llama.feed_forward_length', m.mlp), u32('llama.attention.head_count', m.heads), u32('llama.attention.head_count_kv', m.kvHeads),
-    f32('llama.attention.layer_norm_rms_epsilon', 1e-6), u32('llama.rope.dimension_count', head), u32('llama.vocab_size', m.vocab),
+    text('general.architecture', 'llama'),
+    text('general.name', `synthetic ${size} ${type}`),
+    u32('llama.context_length', 2048),
+    u32('llama.embedding_length', m.width),
+    u32('llama.block_count', m.depth),
+    u32('llama.feed_forward_length', m.mlp),
+    u32('llama.attention.head_count', m.heads),
+    u32('llama.attention.head_count_kv', m.kvHeads),
+    f32('llama.attention.layer_norm_rms_epsilon', 1e-6),
+    u32('llama.rope.dimension_count', head),
+    u32('llama.vocab_size', m.vocab),
     text('tokenizer.ggml.model', 'llama'),
     { key: 'tokenizer.ggml.tokens', type: 'array', elementType: 'string', value: pieces },
     { key: 'tokenizer.ggml.scores', type: 'array', elementType: 'f32', value: pieces.map((_, i) => -i) },
     { key: 'tokenizer.ggml.token_type', type: 'array', elementType: 'i32', value: kinds },
-    u32('tokenizer.ggml.bos_token_id', 1), u32('tokenizer.ggml.eos_token_id', 2), u32('tokenizer.ggml.unknown_token_id', 0),
+    u32('tokenizer.ggml.bos_token_id', 1),
+    u32('tokenizer.ggml.eos_token_id', 2),
+    u32('tokenizer.ggml.unknown_token_id', 0),
   ];
   // which layers have more bits in a Q4_K_M file: the first and last eighth, and each third between
   const more = (i: number): boolean => {
@@ -149,19 +178,38 @@ export async function writeLlm(size: string, type: TypeName, path: string): Prom
 
 /** ViT-g/14 with the full Q-Former and a projection to a 7B model. */
 export async function writeVision(type: TypeName, path: string, to = 4096): Promise<void> {
-  const W = 1408, M = 6144, P = 257, depth = 39, q = 768, F = 3072, Q = 32;
+  const W = 1408,
+    M = 6144,
+    P = 257,
+    depth = 39,
+    q = 768,
+    F = 3072,
+    Q = 32;
   const keys: GgufKey[] = [
-    text('general.architecture', 'minigpt4'), text('general.name', `synthetic ViT-g ${type}`),
-    u32('minigpt4.vit.image_size', 224), u32('minigpt4.vit.patch_size', 14), u32('minigpt4.vit.embedding_length', W),
-    u32('minigpt4.vit.head_count', 16), u32('minigpt4.vit.block_count', depth), u32('minigpt4.vit.feed_forward_length', M),
-    f32('minigpt4.vit.layer_norm_epsilon', 1e-6), f32('minigpt4.vit.post_norm_epsilon', 1e-5),
+    text('general.architecture', 'minigpt4'),
+    text('general.name', `synthetic ViT-g ${type}`),
+    u32('minigpt4.vit.image_size', 224),
+    u32('minigpt4.vit.patch_size', 14),
+    u32('minigpt4.vit.embedding_length', W),
+    u32('minigpt4.vit.head_count', 16),
+    u32('minigpt4.vit.block_count', depth),
+    u32('minigpt4.vit.feed_forward_length', M),
+    f32('minigpt4.vit.layer_norm_epsilon', 1e-6),
+    f32('minigpt4.vit.post_norm_epsilon', 1e-5),
     { key: 'minigpt4.image.mean', type: 'array', elementType: 'f32', value: [0.48145466, 0.4578275, 0.40821073] },
     { key: 'minigpt4.image.std', type: 'array', elementType: 'f32', value: [0.26862954, 0.26130258, 0.27577711] },
-    u32('minigpt4.qformer.embedding_length', q), u32('minigpt4.qformer.head_count', 12), u32('minigpt4.qformer.block_count', 12),
-    u32('minigpt4.qformer.feed_forward_length', F), u32('minigpt4.qformer.query_count', Q), u32('minigpt4.qformer.cross_attention_every', 2),
+    u32('minigpt4.qformer.embedding_length', q),
+    u32('minigpt4.qformer.head_count', 12),
+    u32('minigpt4.qformer.block_count', 12),
+    u32('minigpt4.qformer.feed_forward_length', F),
+    u32('minigpt4.qformer.query_count', Q),
+    u32('minigpt4.qformer.cross_attention_every', 2),
     f32('minigpt4.qformer.layer_norm_epsilon', 1e-12),
-    u32('minigpt4.projection.input_length', q), u32('minigpt4.projection.output_length', to), u32('minigpt4.projection.patches_per_token', 1),
-    text('minigpt4.variant', 'minigpt4-vicuna0'), text('minigpt4.template', 'vicuna0'),
+    u32('minigpt4.projection.input_length', q),
+    u32('minigpt4.projection.output_length', to),
+    u32('minigpt4.projection.patches_per_token', 1),
+    text('minigpt4.variant', 'minigpt4-vicuna0'),
+    text('minigpt4.template', 'vicuna0'),
   ];
   const tensors: Planned[] = [];
   const floats = (name: string, ...shape: number[]): void => void tensors.push({ name, type: 'f32', shape });
@@ -209,7 +257,9 @@ export async function writeVision(type: TypeName, path: string, to = 4096): Prom
 if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
   const [kind, size, type, path] = process.argv.slice(2);
   if (!path || !type || (kind !== 'llm' && kind !== 'vision')) {
-    console.error('usage: synthetic.ts llm 65m|1.1b|7b|13b TYPE OUT.gguf\n       synthetic.ts vision vit-g TYPE OUT.gguf');
+    console.error(
+      'usage: synthetic.ts llm 65m|1.1b|7b|13b TYPE OUT.gguf\n       synthetic.ts vision vit-g TYPE OUT.gguf',
+    );
     process.exit(2);
   }
   if (kind === 'llm') await writeLlm(size!, type as TypeName, path);

@@ -7,7 +7,8 @@ namespace minigpt4 {
 bool cuda_available() noexcept { return false; }
 
 std::unique_ptr<Ops> make_cuda_ops(int index) {
-  fail(code::no_backend, "device cuda:", index, " was asked for, but this build has no CUDA plug-in; device \"cpu\" is there");
+  fail(code::no_backend, "device cuda:", index,
+       " was asked for, but this build has no CUDA plug-in; device \"cpu\" is there");
 }
 
 }  // namespace minigpt4

@@ -32,7 +32,7 @@ class Matrix {
   virtual ~Matrix() = default;
   Type type = Type::F32;  // of the values it stands for
   int64_t rows = 0, cols = 0;
-  size_t bytes = 0;       // in the backend's memory
+  size_t bytes = 0;  // in the backend's memory
 };
 
 /// Positions that a page of the KV cache holds.
@@ -96,7 +96,8 @@ class Ops {
   // ---- normalisation and activation functions
 
   /// y = (x - mean) / sqrt(variance + eps) * weight + bias, per row of C. y may be x.
-  virtual void layer_norm(float* y, const float* x, const float* weight, const float* bias, int T, int C, float eps) = 0;
+  virtual void layer_norm(float* y, const float* x, const float* weight, const float* bias, int T, int C,
+                          float eps) = 0;
   /// y = x / sqrt(mean(x²) + eps) * weight, per row of C. y may be x.
   virtual void rms_norm(float* y, const float* x, const float* weight, int T, int C, float eps) = 0;
   /// The exact GELU, x · ½(1 + erf(x / √2)), n values; y may be x.
@@ -108,7 +109,8 @@ class Ops {
 
   /// table[T, half, 2] = (cos, sin) of positions[t] · frequencies[i], the product in float32.
   virtual void rope_table(float* table, const int32_t* positions, const float* frequencies, int T, int half) = 0;
-  /// Rotates the adjacent pairs (2i, 2i + 1), i < half, of every head of x[T, H, D] in place; 2·half <= D, the rest stays.
+  /// Rotates the adjacent pairs (2i, 2i + 1), i < half, of every head of x[T, H, D] in place; 2·half <= D, the rest
+  /// stays.
   virtual void rope(float* x, const float* table, int T, int H, int D, int half) = 0;
 
   // ---- attention
@@ -134,8 +136,8 @@ class Ops {
 
   // ---- pictures
 
-  /// y[B, (S/p)², 3·p·p] from pixels[B, 3, S, S]: patches in raster order, each as a convolution's weight lies: (channel,
-  /// row, column).
+  /// y[B, (S/p)², 3·p·p] from pixels[B, 3, S, S]: patches in raster order, each as a convolution's weight lies:
+  /// (channel, row, column).
   virtual void patchify(float* y, const float* pixels, int B, int S, int p) = 0;
   /// x[B, P + 1, C] from patches[B, P, C]: class token first, then the patches, position rows [P + 1, C] added.
   virtual void prepend_class(float* x, const float* patches, const float* class_token, const float* positions, int B,

@@ -55,8 +55,8 @@ std::string error_of(const char* code, const std::string& words, Body&& body) {
   } while (0)
 #define CHECK_EQUAL(found, expected)                                                 \
   do {                                                                               \
-    const auto& found_ = (found);                                                    \
-    const auto& expected_ = (expected);                                              \
+    const auto found_ = (found);\
+    const auto expected_ = (expected);                                              \
     if (!(found_ == expected_)) {                                                    \
       std::ostringstream text_;                                                      \
       text_ << #found << ": found " << found_ << ", expected " << expected_;         \

@@ -43,12 +43,14 @@ struct Dense {
 }  // namespace
 
 TEST("ops: attention of all queries to all keys") {
-  for (const Dense& c : {Dense{1, 257, 257, 2, 88}, Dense{2, 32, 257, 3, 16}, Dense{1, 1, 1, 1, 7}, Dense{2, 13, 40, 2, 64}, Dense{1, 5, 17, 1, 100}}) {
+  for (const Dense& c : {Dense{1, 257, 257, 2, 88}, Dense{2, 32, 257, 3, 16}, Dense{1, 1, 1, 1, 7},
+                         Dense{2, 13, 40, 2, 64}, Dense{1, 5, 17, 1, 100}}) {
     // q, k and v in one buffer where they have as many rows, as a model has them after one product
     const int C = c.H * c.D;
     const bool joined = c.Tq == c.Tk;
     const int64_t stride = joined ? 3 * C : C;
-    const Floats q = normal(size_t(c.B) * c.Tq * stride, 71), k = normal(size_t(c.B) * c.Tk * stride, 72), v = normal(size_t(c.B) * c.Tk * stride, 73);
+    const Floats q = normal(size_t(c.B) * c.Tq * stride, 71), k = normal(size_t(c.B) * c.Tk * stride, 72),
+                 v = normal(size_t(c.B) * c.Tk * stride, 73);
     const Floats &k_from = joined ? q : k, &v_from = joined ? q : v;
     const int64_t k_at = joined ? C : 0, v_at = joined ? 2 * C : 0;
     const float scale = 1 / std::sqrt(float(c.D));
@@ -69,11 +71,14 @@ TEST("ops: attention of all queries to all keys") {
       for (int t = 0; t < c.Tq; ++t) {
         for (int h = 0; h < c.H; ++h) {
           const auto row = [&](const Floats& of, int64_t at) {
-            return [&of, at, stride, b, &c, h](int i) { return &of[size_t((int64_t(b) * c.Tk + i) * stride + at + h * c.D)]; };
+            return [&of, at, stride, b, &c, h](int i) {
+              return &of[size_t((int64_t(b) * c.Tk + i) * stride + at + h * c.D)];
+            };
           };
           const size_t to = size_t(((b * c.Tq + t) * c.H + h) * c.D);
           const std::function<const float*(int)> key = row(k_from, k_at), value = row(v_from, v_at);
-          attend_exactly(&q[size_t((int64_t(b) * c.Tq + t) * stride + h * c.D)], key, value, c.Tk, c.D, scale, &expected[to], &allowed[to]);
+          attend_exactly(&q[size_t((int64_t(b) * c.Tq + t) * stride + h * c.D)], key, value, c.Tk, c.D, scale,
+                         &expected[to], &allowed[to]);
         }
       }
     }
@@ -98,7 +103,8 @@ struct PagedData {
 
 PagedData paged_data(const Paged& c) {
   PagedData data;
-  for (int length : c.lengths) data.max_pages = std::max(data.max_pages, (length + kPagePositions - 1) / kPagePositions);
+  for (int length : c.lengths)
+    data.max_pages = std::max(data.max_pages, (length + kPagePositions - 1) / kPagePositions);
   const int sequences = int(c.lengths.size());
   data.pages = sequences * data.max_pages + 3;
   // pages out of order, all over the cache
@@ -135,7 +141,8 @@ Floats forward(Ops& ops, const Paged& c, const PagedData& data, const KvPages& c
   }
   const OnDevice<int32_t> offsets_on(ops, offsets), positions_on(ops, positions), table_on(ops, table);
   const OnDevice<float> k_on(ops, k), v_on(ops, v), q_on(ops, q), y(ops, q.size());
-  const RaggedBatch batch{int(positions.size()), int(sequences.size()), data.max_pages, offsets_on, positions_on, table_on};
+  const RaggedBatch batch{
+      int(positions.size()), int(sequences.size()), data.max_pages, offsets_on, positions_on, table_on};
   ops.kv_write(cache, k_on, v_on, batch);
   if (!attend) return {};
   ops.attend_paged(y, q_on, cache, batch, c.H, 1 / std::sqrt(float(c.D)));
@@ -150,7 +157,9 @@ struct Cache {
     return size_t(data.pages) * c.kv_heads * kPagePositions * c.D * (c.type == Type::F16 ? 2 : 4);
   }
   Cache(Ops& ops, const Paged& c, const PagedData& data)
-      : k(ops, bytes(c, data), uint8_t(0xff)), v(ops, bytes(c, data), uint8_t(0xff)), pages{static_cast<uint8_t*>(k), static_cast<uint8_t*>(v), c.type, data.pages, c.kv_heads, c.D} {}
+      : k(ops, bytes(c, data), uint8_t(0xff)),
+        v(ops, bytes(c, data), uint8_t(0xff)),
+        pages{static_cast<uint8_t*>(k), static_cast<uint8_t*>(v), c.type, data.pages, c.kv_heads, c.D} {}
 };
 
 std::vector<int> all(size_t n) {
@@ -197,9 +206,14 @@ TEST("ops: attention over pages") {
       for (int p = from[b]; p < c.lengths[b]; ++p) {
         for (int h = 0; h < c.H; ++h, to += c.D) {
           const int kv_head = h / (c.H / c.kv_heads);
-          const std::function<const float*(int)> key = [&](int i) { return &k[size_t((i * c.kv_heads + kv_head) * c.D)]; };
-          const std::function<const float*(int)> value = [&](int i) { return &v[size_t((i * c.kv_heads + kv_head) * c.D)]; };
-          attend_exactly(&data.q[b][size_t((p * c.H + h) * c.D)], key, value, p + 1, c.D, double(1 / std::sqrt(float(c.D))), &expected[to], &allowed[to]);
+          const std::function<const float*(int)> key = [&](int i) {
+            return &k[size_t((i * c.kv_heads + kv_head) * c.D)];
+          };
+          const std::function<const float*(int)> value = [&](int i) {
+            return &v[size_t((i * c.kv_heads + kv_head) * c.D)];
+          };
+          attend_exactly(&data.q[b][size_t((p * c.H + h) * c.D)], key, value, p + 1, c.D,
+                         double(1 / std::sqrt(float(c.D))), &expected[to], &allowed[to]);
         }
       }
     }
@@ -220,7 +234,9 @@ TEST("ops: attention over pages does not depend on the batch or on chunks") {
       for (int b : sequences) {  // each sequence by itself, row by row
         for (int p = 0; p < c.lengths[b]; ++p, at += size_t(c.H) * c.D) {
           const Floats row(expected.begin() + int64_t(at), expected.begin() + int64_t(at) + c.H * c.D);
-          if (!same_bits("attend_paged on " + level + ", a row alone", forward(ops, c, data, alone.pages, {b}, {p}, {p + 1}, true), row)) return;
+          if (!same_bits("attend_paged on " + level + ", a row alone",
+                         forward(ops, c, data, alone.pages, {b}, {p}, {p + 1}, true), row))
+            return;
         }
       }
     }

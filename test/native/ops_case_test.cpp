@@ -26,9 +26,9 @@ std::vector<uint8_t> random_blocks(Type type, int64_t rows, int64_t cols, uint64
     Type type;
     int d, m;  // offsets in the block; -1: none
   };
-  static constexpr Halfs kHalfs[] = {{Type::Q4_0, 0, -1}, {Type::Q4_1, 0, 2},  {Type::Q5_0, 0, -1}, {Type::Q5_1, 0, 2},
-                                     {Type::Q8_0, 0, -1}, {Type::Q2_K, 80, 82}, {Type::Q3_K, 108, -1}, {Type::Q4_K, 0, 2},
-                                     {Type::Q5_K, 0, 2},  {Type::Q6_K, 208, -1}};
+  static constexpr Halfs kHalfs[] = {
+      {Type::Q4_0, 0, -1},  {Type::Q4_1, 0, 2},    {Type::Q5_0, 0, -1}, {Type::Q5_1, 0, 2}, {Type::Q8_0, 0, -1},
+      {Type::Q2_K, 80, 82}, {Type::Q3_K, 108, -1}, {Type::Q4_K, 0, 2},  {Type::Q5_K, 0, 2}, {Type::Q6_K, 208, -1}};
   minigpt4::Rng rng(seed);
   std::vector<uint8_t> bytes(size_t(rows) * minigpt4::row_bytes(type, uint64_t(cols)));
   for (uint8_t& byte : bytes) byte = uint8_t(rng.next() >> 32);
@@ -40,7 +40,8 @@ std::vector<uint8_t> random_blocks(Type type, int64_t rows, int64_t cols, uint64
     };
     for (size_t at = 0; at < bytes.size(); at += minigpt4::info(type).block_bytes) {
       put(&bytes[at + of.d], 0.002 + 0.01 * rng.uniform());
-      if (of.m >= 0) put(&bytes[at + of.m], 0.02 * rng.uniform() - (type == Type::Q4_1 || type == Type::Q5_1 ? 0.02 : 0));
+      if (of.m >= 0)
+        put(&bytes[at + of.m], 0.02 * rng.uniform() - (type == Type::Q4_1 || type == Type::Q5_1 ? 0.02 : 0));
     }
   }
   return bytes;
@@ -51,7 +52,8 @@ std::vector<uint8_t> weights(Type type, int64_t rows, int64_t cols, uint64_t see
   const Floats values = normal(size_t(rows * cols), seed, 0.05f);
   const size_t row = minigpt4::row_bytes(type, uint64_t(cols));
   std::vector<uint8_t> bytes(size_t(rows) * row);
-  for (int64_t r = 0; r < rows; ++r) minigpt4::encode_row(type, &values[size_t(r * cols)], &bytes[r * row], uint64_t(cols));
+  for (int64_t r = 0; r < rows; ++r)
+    minigpt4::encode_row(type, &values[size_t(r * cols)], &bytes[r * row], uint64_t(cols));
   return bytes;
 }
 

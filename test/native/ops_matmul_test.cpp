@@ -32,7 +32,8 @@ struct Inputs {
 Floats run_matmul(Ops& ops, Type type, const Case& c, const Inputs& in, int first = 0, int count = -1) {
   const int T = count < 0 ? c.T : count;
   const auto matrix = ops.matrix({type, c.rows, c.cols, in.w.data()}, "weights");
-  const OnDevice<float> x(ops, Floats(in.x.begin() + first * c.cols, in.x.begin() + (first + T) * c.cols)), bias(ops, in.bias);
+  const OnDevice<float> x(ops, Floats(in.x.begin() + first * c.cols, in.x.begin() + (first + T) * c.cols)),
+      bias(ops, in.bias);
   const OnDevice<float> y(ops, Floats(in.y.begin() + first * c.rows, in.y.begin() + (first + T) * c.rows));
   ops.matmul(y, *matrix, x, c.bias ? static_cast<float*>(bias) : nullptr, T, c.accumulate);
   return y.values();
@@ -79,7 +80,8 @@ void check_against_double(Type type, const Case& c, const Inputs& in, const Floa
         }
         if (k % 256 == 0) {
           largest = 0;
-          for (int64_t j = k; j < std::min(k + 256, c.cols); ++j) largest = std::max(largest, std::fabs(double(w[r * c.cols + j])));
+          for (int64_t j = k; j < std::min(k + 256, c.cols); ++j)
+            largest = std::max(largest, std::fabs(double(w[r * c.cols + j])));
         }
         const double d = rounded.d[i / 32];
         sum += weight * d * rounded.q[i];
@@ -92,7 +94,8 @@ void check_against_double(Type type, const Case& c, const Inputs& in, const Floa
       // chains, and the two of bias and y. Quantized: as many additions as blocks, 8 roundings within a block (scales,
       // two products, sums), none of whose terms is more than 4 times what the block's largest weight would give (codes
       // reach from 0 to twice the largest, the minimum likewise).
-      const double roundings = is_quantized(type) ? double(c.cols) / 32 + 10 : double(std::min<int64_t>(c.cols, 256) + c.cols / 256 + 4);
+      const double roundings =
+          is_quantized(type) ? double(c.cols) / 32 + 10 : double(std::min<int64_t>(c.cols, 256) + c.cols / 256 + 4);
       allowed[at] = roundings * kRounding * size;
       // Rounding an activation moves it by at most d / 2 (and a float32 rounding of the quotient).
       unrounded_allowed[at] = allowed[at] + lost * 1.0001;
@@ -104,15 +107,17 @@ void check_against_double(Type type, const Case& c, const Inputs& in, const Floa
 
 void check_case(Type type, const Case& c, std::vector<uint8_t> w) {
   const Inputs in = inputs(c, std::move(w));
-  check_against_double(type, c, in, on_every_level(title(type, c), [&](Ops& ops) { return run_matmul(ops, type, c, in); }));
+  check_against_double(type, c, in,
+                       on_every_level(title(type, c), [&](Ops& ops) { return run_matmul(ops, type, c, in); }));
 }
 
 }  // namespace
 
 TEST("ops: matmul with float weights") {
   for (Type type : float_types()) {
-    for (const Case& c : {Case{1, 100, 264}, Case{257, 88, 264, true}, Case{7, 33, 999, true, Accumulate::yes}, Case{12, 16, 256},
-                          Case{13, 50, 513, false, Accumulate::yes}, Case{300, 5, 40}, Case{2, 1, 1}, Case{5, 700, 31}}) {
+    for (const Case& c :
+         {Case{1, 100, 264}, Case{257, 88, 264, true}, Case{7, 33, 999, true, Accumulate::yes}, Case{12, 16, 256},
+          Case{13, 50, 513, false, Accumulate::yes}, Case{300, 5, 40}, Case{2, 1, 1}, Case{5, 700, 31}}) {
       check_case(type, c, weights(type, c.rows, c.cols, 5));
     }
   }
@@ -121,8 +126,9 @@ TEST("ops: matmul with float weights") {
 TEST("ops: matmul with quantized weights") {
   for (Type type : block_types()) {
     const bool super = info(type).block_values == 256;
-    for (const Case& c : {Case{1, 100, 512}, Case{37, 40, super ? 768 : 352, true}, Case{257, 17, 256, false, Accumulate::yes},
-                          Case{4, 33, super ? 256 : 32, true, Accumulate::yes}, Case{270, 3, 256}}) {
+    for (const Case& c :
+         {Case{1, 100, 512}, Case{37, 40, super ? 768 : 352, true}, Case{257, 17, 256, false, Accumulate::yes},
+          Case{4, 33, super ? 256 : 32, true, Accumulate::yes}, Case{270, 3, 256}}) {
       check_case(type, c, weights(type, c.rows, c.cols, 6));
       check_case(type, c, random_blocks(type, c.rows, c.cols, 7));
     }
@@ -140,7 +146,8 @@ TEST("ops: a row of matmul does not depend on its batch") {
       const Floats together = run_matmul(ops, type, c, in);
       for (int t = 0; t < c.T; ++t) {
         const Floats row(together.begin() + t * c.rows, together.begin() + (t + 1) * c.rows);
-        if (!same_bits(title(type, c) + " on " + level + ", a row alone", run_matmul(ops, type, c, in, t, 1), row)) break;
+        if (!same_bits(title(type, c) + " on " + level + ", a row alone", run_matmul(ops, type, c, in, t, 1), row))
+          break;
       }
     }
   }
@@ -158,12 +165,16 @@ TEST("ops: integer sums hold at the extremes of codes and activations") {
       const size_t block = info(type).block_bytes;
       for (size_t at = 0; at < filled.size(); at += block) {
         const size_t d = type == Type::Q2_K ? 80 : type == Type::Q3_K ? 108 : type == Type::Q6_K ? 208 : 0;
-        const size_t n = (type == Type::Q4_0 || type == Type::Q5_0 || type == Type::Q8_0 || type == Type::Q3_K || type == Type::Q6_K) ? 2 : 4;
+        const size_t n =
+            (type == Type::Q4_0 || type == Type::Q5_0 || type == Type::Q8_0 || type == Type::Q3_K || type == Type::Q6_K)
+                ? 2
+                : 4;
         std::memcpy(&filled[at + d], &other[at + d], n);
       }
       in.w = filled;
       for (size_t i = 0; i < in.x.size(); ++i) in.x[i] = i < 256 ? 1.0f : -1.0f;
-      check_against_double(type, c, in, on_every_level(title(type, c), [&](Ops& ops) { return run_matmul(ops, type, c, in); }));
+      check_against_double(type, c, in,
+                           on_every_level(title(type, c), [&](Ops& ops) { return run_matmul(ops, type, c, in); }));
     }
   }
 }
@@ -193,7 +204,8 @@ TEST("ops: embed gives the rows' values exactly") {
       const std::vector<int32_t> ids{36, 0, 15, 16, 16, 31, 7};
       Floats expected;
       const Floats values = decoded(type, w, rows, cols);
-      for (int32_t id : ids) expected.insert(expected.end(), values.begin() + id * cols, values.begin() + (id + 1) * cols);
+      for (int32_t id : ids)
+        expected.insert(expected.end(), values.begin() + id * cols, values.begin() + (id + 1) * cols);
       for (int threads : {1, 3}) {
         Ops& ops = cpu(cpu_levels().back(), threads);
         const auto matrix = ops.matrix({type, rows, cols, w.data()}, "weights");
@@ -203,7 +215,8 @@ TEST("ops: embed gives the rows' values exactly") {
         const Floats found = y.values();
         size_t differ = 0;
         for (size_t i = 0; i < found.size(); ++i) differ += !(found[i] == expected[i]);
-        if (differ) check::failed(__FILE__, __LINE__, std::string(name(type)) + ": values differ: " + std::to_string(differ));
+        if (differ)
+          check::failed(__FILE__, __LINE__, std::string(name(type)) + ": values differ: " + std::to_string(differ));
       }
     }
   }

@@ -12,7 +12,8 @@ TEST("ops: layer_norm and rms_norm") {
     int T, C;
     float mean, scale;
   };
-  for (const Case& c : {Case{257, 1408, 0, 1}, Case{1, 88, 3, 0.1f}, Case{5, 1, 1, 1}, Case{37, 264, -2, 10}, Case{3, 17, 0, 1e-4f}, Case{2, 40, 0, 1}}) {
+  for (const Case& c : {Case{257, 1408, 0, 1}, Case{1, 88, 3, 0.1f}, Case{5, 1, 1, 1}, Case{37, 264, -2, 10},
+                        Case{3, 17, 0, 1e-4f}, Case{2, 40, 0, 1}}) {
     Floats x = normal(size_t(c.T) * c.C, 21, c.scale);
     for (float& v : x) v += c.mean;
     const Floats weight = normal(c.C, 22), bias = normal(c.C, 23);
@@ -27,7 +28,8 @@ TEST("ops: layer_norm and rms_norm") {
       ops.rms_norm(y, in, w, c.T, c.C, eps);
       return y.values();
     });
-    std::vector<double> layer_expected(x.size()), layer_allowed(x.size()), rms_expected(x.size()), rms_allowed(x.size());
+    std::vector<double> layer_expected(x.size()), layer_allowed(x.size()), rms_expected(x.size()),
+        rms_allowed(x.size());
     // A lane adds C / 16 values, the tree 4 more.
     const double chain = c.C / 16 + 5;
     for (int t = 0; t < c.T; ++t) {
@@ -47,8 +49,11 @@ TEST("ops: layer_norm and rms_norm") {
         const double spread = std::sqrt(around / c.C + eps);
         const double normalized = (row[i] - mean) * inverse;
         layer_expected[at] = normalized * weight[i] + bias[i];
-        layer_allowed[at] = std::fabs(weight[i]) * (std::fabs(normalized) * (relative + 2 * difference * std::sqrt(around / c.C) * inverse * inverse) + difference / spread) +
-                            2 * kRounding * (std::fabs(layer_expected[at]) + std::fabs(bias[i]));
+        layer_allowed[at] =
+            std::fabs(weight[i]) *
+                (std::fabs(normalized) * (relative + 2 * difference * std::sqrt(around / c.C) * inverse * inverse) +
+                 difference / spread) +
+            2 * kRounding * (std::fabs(layer_expected[at]) + std::fabs(bias[i]));
         rms_expected[at] = row[i] * rms_inverse * weight[i];
         rms_allowed[at] = std::fabs(rms_expected[at]) * (relative + 2 * kRounding);
       }
@@ -61,7 +66,8 @@ TEST("ops: layer_norm and rms_norm") {
 TEST("ops: gelu and silu_mul") {
   Floats x, up;
   for (int i = -4000; i <= 4000; ++i) x.push_back(float(i) * 0.0031f);
-  for (float v : {0.0f, -0.0f, 1e-30f, -1e-30f, 50.0f, -50.0f, 87.0f, -87.0f, 200.0f, -200.0f, 1e30f, -1e30f}) x.push_back(v);
+  for (float v : {0.0f, -0.0f, 1e-30f, -1e-30f, 50.0f, -50.0f, 87.0f, -87.0f, 200.0f, -200.0f, 1e30f, -1e30f})
+    x.push_back(v);
   up = normal(x.size(), 31);
   const Floats gelu = on_every_level("gelu", [&](Ops& ops) {
     const OnDevice<float> y(ops, x);
@@ -78,11 +84,13 @@ TEST("ops: gelu and silu_mul") {
     const double v = x[i], tail = std::erfc(std::fabs(v) / std::sqrt(2)) / 2;
     gelu_expected.push_back(v * (v < 0 ? tail : 1 - tail));
     // Five roundings of numbers up to |x|; a tail's relative error is that of its exponent, x²/2 rounded twice.
-    gelu_allowed.push_back(5 * kRounding * std::fabs(gelu_expected[i]) + std::fabs(v) * tail * (v * v * 2 * kRounding + 3e-7) + 1e-37);
+    gelu_allowed.push_back(5 * kRounding * std::fabs(gelu_expected[i]) +
+                           std::fabs(v) * tail * (v * v * 2 * kRounding + 3e-7) + 1e-37);
     silu_expected.push_back(v / (1 + std::exp(-v)) * up[i]);
     // exp within 2 units in the last place (4 roundings), then an addition, a division, a product. Below -88 the
     // exponential stays at exp(88): what is left is below 1e-36 a unit of x.
-    silu_allowed.push_back(7 * kRounding * std::fabs(silu_expected[i]) + 1e-36 * std::max(1.0, std::fabs(v)) * std::fabs(up[i]));
+    silu_allowed.push_back(7 * kRounding * std::fabs(silu_expected[i]) +
+                           1e-36 * std::max(1.0, std::fabs(v)) * std::fabs(up[i]));
     if (v < -1e29) silu_allowed.back() = 1e-8 * std::fabs(up[i]);
   }
   near("gelu", gelu, gelu_expected, gelu_allowed);
@@ -170,8 +178,10 @@ TEST("ops: patches and the class token") {
             }
   same_bits("patchify", patches.values(), expected);
   const int C = 21;
-  const Floats class_token = normal(C, 62), positions = normal(size_t(P + 1) * C, 63), embedded = normal(size_t(B) * P * C, 64);
-  const OnDevice<float> token(ops, class_token), place(ops, positions), rows(ops, embedded), x(ops, size_t(B) * (P + 1) * C);
+  const Floats class_token = normal(C, 62), positions = normal(size_t(P + 1) * C, 63),
+               embedded = normal(size_t(B) * P * C, 64);
+  const OnDevice<float> token(ops, class_token), place(ops, positions), rows(ops, embedded),
+      x(ops, size_t(B) * (P + 1) * C);
   ops.prepend_class(x, rows, token, place, B, P, C);
   const Floats joined = x.values();
   for (int b = 0; b < B; ++b) {

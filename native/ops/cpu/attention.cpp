@@ -43,7 +43,8 @@ void CpuOps::kv_write(const KvPages& cache, const float* k, const float* v, cons
           if (cache.type == Type::F16) {
             level_.to_half(k_half, k_row, D);
             level_.to_half(v_half, v_row, D);
-            write_position(static_cast<uint16_t*>(cache.k) + at, static_cast<uint16_t*>(cache.v) + at, k_half, v_half, D, slot);
+            write_position(static_cast<uint16_t*>(cache.k) + at, static_cast<uint16_t*>(cache.v) + at, k_half, v_half,
+                           D, slot);
           } else {
             write_position(static_cast<float*>(cache.k) + at, static_cast<float*>(cache.v) + at, k_row, v_row, D, slot);
           }
@@ -61,7 +62,8 @@ void CpuOps::kv_copy_page(const KvPages& cache, int to, int from) {
   }
 }
 
-void CpuOps::attend_paged(float* y, const float* q, const KvPages& cache, const RaggedBatch& batch, int H, float scale) {
+void CpuOps::attend_paged(float* y, const float* q, const KvPages& cache, const RaggedBatch& batch, int H,
+                          float scale) {
   if (batch.rows == 0) return;
   const int D = cache.head_dim, heads = H / cache.kv_heads, tile = level_.float_rows;
   const int64_t stride = int64_t(H) * D;

@@ -30,12 +30,14 @@ std::vector<Holding> CpuOps::holdings() const { return arena_->holdings(); }
 
 std::unique_ptr<Matrix> CpuOps::matrix(const MatrixView& view, const char* owner) {
   if (view.rows < 1 || view.cols < 1) {
-    fail(code::shape, "a matrix of ", owner, " has ", view.rows, " rows of ", view.cols, " values; at least 1 is expected");
+    fail(code::shape, "a matrix of ", owner, " has ", view.rows, " rows of ", view.cols,
+         " values; at least 1 is expected");
   }
   auto packed = std::make_unique<PackedMatrix>(arena_, view.type, view.rows, view.cols, owner);
   // Pieces of about a megabyte: rows of the view are read in order, by each thread and on the whole.
   const auto grain = std::max<int64_t>(1, (1 << 20) / int64_t(packed->group_bytes()));
-  threads_.parallel_for(packed->groups(), grain, [&](int64_t begin, int64_t end, int) { packed->pack(view.data, begin, end); });
+  threads_.parallel_for(packed->groups(), grain,
+                        [&](int64_t begin, int64_t end, int) { packed->pack(view.data, begin, end); });
   return packed;
 }
 

@@ -10,7 +10,8 @@ namespace minigpt4::cpu {
 
 /// Slowest first; never empty.
 std::vector<const Level*> available_levels();
-/// The level of that name; "": what MINIGPT4_CPU_LEVEL names, else the fastest. Error ERR_NO_BACKEND lists what there is.
+/// The level of that name; "": what MINIGPT4_CPU_LEVEL names, else the fastest. Error ERR_NO_BACKEND lists what there
+/// is.
 const Level& choose_level(const std::string& name);
 
 }  // namespace minigpt4::cpu

@@ -122,8 +122,9 @@ void CpuOps::matmul_quantized(float* y, const PackedMatrix& w, const float* x, c
                            sum + at * sums});
     }
   });
-  const QuantizedMatmul m{format.kind(), w.data(), w.group_bytes(), format.code_bytes(w.cols), q,      d, offset, sum,
-                          bias,          y,        w.rows,          w.cols,                    T, accumulate};
+  const QuantizedMatmul m{
+      format.kind(), w.data(), w.group_bytes(), format.code_bytes(w.cols), q, d, offset, sum, bias, y, w.rows,
+      w.cols,        T,        accumulate};
   const Cut cut = cut_product(w.groups(), tiles, w.cols * kGroup * T / 4, threads_.threads());
   each_piece(threads_, cut, w.groups(), tiles,
              [&](int64_t g0, int64_t g1, int i0, int i1, int) { level_.matmul_quantized(m, g0, g1, i0, i1); });

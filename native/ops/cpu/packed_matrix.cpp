@@ -41,17 +41,28 @@ const QuantizedFormat* format_of(Type type) noexcept {
   switch (type) {
     case Type::F32:
     case Type::F16:
-    case Type::BF16: return nullptr;
-    case Type::Q4_0: return &q4_0;
-    case Type::Q4_1: return &q4_1;
-    case Type::Q5_0: return &q5_0;
-    case Type::Q5_1: return &q5_1;
-    case Type::Q8_0: return &q8_0;
-    case Type::Q2_K: return &q2_k;
-    case Type::Q3_K: return &q3_k;
-    case Type::Q4_K: return &q4_k;
-    case Type::Q5_K: return &q5_k;
-    case Type::Q6_K: return &q6_k;
+    case Type::BF16:
+      return nullptr;
+    case Type::Q4_0:
+      return &q4_0;
+    case Type::Q4_1:
+      return &q4_1;
+    case Type::Q5_0:
+      return &q5_0;
+    case Type::Q5_1:
+      return &q5_1;
+    case Type::Q8_0:
+      return &q8_0;
+    case Type::Q2_K:
+      return &q2_k;
+    case Type::Q3_K:
+      return &q3_k;
+    case Type::Q4_K:
+      return &q4_k;
+    case Type::Q5_K:
+      return &q5_k;
+    case Type::Q6_K:
+      return &q6_k;
   }
   return nullptr;
 }

@@ -184,7 +184,8 @@ uint32_t code_word(int bits, const uint8_t* block, int lane, int j) {
 }
 
 template <class Block>
-void pack_group(const QuantizedFormat& format, Type type, const uint8_t* source, int rows, int64_t cols, uint8_t* group) {
+void pack_group(const QuantizedFormat& format, Type type, const uint8_t* source, int rows, int64_t cols,
+                uint8_t* group) {
   const TypeInfo& of = info(type);
   const size_t row = row_bytes(type, uint64_t(cols));
   const int subs = int(of.block_values / 32);
@@ -215,19 +216,30 @@ void pack_group(const QuantizedFormat& format, Type type, const uint8_t* source,
 void pack_quantized_group(Type type, const uint8_t* source, int rows, int64_t cols, uint8_t* group) {
   const QuantizedFormat& format = *format_of(type);
   switch (type) {
-    case Type::Q4_0: return pack_group<Q4_0>(format, type, source, rows, cols, group);
-    case Type::Q4_1: return pack_group<Q4_1>(format, type, source, rows, cols, group);
-    case Type::Q5_0: return pack_group<Q5_0>(format, type, source, rows, cols, group);
-    case Type::Q5_1: return pack_group<Q5_1>(format, type, source, rows, cols, group);
-    case Type::Q8_0: return pack_group<Q8_0>(format, type, source, rows, cols, group);
-    case Type::Q2_K: return pack_group<Q2_K>(format, type, source, rows, cols, group);
-    case Type::Q3_K: return pack_group<Q3_K>(format, type, source, rows, cols, group);
-    case Type::Q4_K: return pack_group<Q4_K>(format, type, source, rows, cols, group);
-    case Type::Q5_K: return pack_group<Q5_K>(format, type, source, rows, cols, group);
-    case Type::Q6_K: return pack_group<Q6_K>(format, type, source, rows, cols, group);
+    case Type::Q4_0:
+      return pack_group<Q4_0>(format, type, source, rows, cols, group);
+    case Type::Q4_1:
+      return pack_group<Q4_1>(format, type, source, rows, cols, group);
+    case Type::Q5_0:
+      return pack_group<Q5_0>(format, type, source, rows, cols, group);
+    case Type::Q5_1:
+      return pack_group<Q5_1>(format, type, source, rows, cols, group);
+    case Type::Q8_0:
+      return pack_group<Q8_0>(format, type, source, rows, cols, group);
+    case Type::Q2_K:
+      return pack_group<Q2_K>(format, type, source, rows, cols, group);
+    case Type::Q3_K:
+      return pack_group<Q3_K>(format, type, source, rows, cols, group);
+    case Type::Q4_K:
+      return pack_group<Q4_K>(format, type, source, rows, cols, group);
+    case Type::Q5_K:
+      return pack_group<Q5_K>(format, type, source, rows, cols, group);
+    case Type::Q6_K:
+      return pack_group<Q6_K>(format, type, source, rows, cols, group);
     case Type::F32:
     case Type::F16:
-    case Type::BF16: return;  // has no blocks
+    case Type::BF16:
+      return;  // has no blocks
   }
 }
 

@@ -15,11 +15,11 @@ inline void transpose_group(const float* x, int64_t stride, int n, int D, float*
 void attend_dense(const DenseAttention& a, int t0, int t1, float* scratch) {
   const int64_t key_groups = padded(a.Tk) / 16, value_groups = padded(a.D) / 16;
   const int64_t width = padded(a.D), score_width = score_stride(a.Tk);
-  float* keys = scratch;                            // [key group][D][16]
-  float* values = keys + key_groups * 16 * a.D;     // [value group][Tk][16]
+  float* keys = scratch;                              // [key group][D][16]
+  float* values = keys + key_groups * 16 * a.D;       // [value group][Tk][16]
   float* scores = values + value_groups * 16 * a.Tk;  // [kRows][score_width]
-  float* queries = scores + kRows * score_width;    // [kRows][D]
-  float* out = queries + kRows * a.D;               // [kRows][width]
+  float* queries = scores + kRows * score_width;      // [kRows][D]
+  float* out = queries + kRows * a.D;                 // [kRows][width]
   for (int64_t g = 0; g < key_groups; ++g) {
     const int n = a.Tk - 16 * g < 16 ? int(a.Tk - 16 * g) : 16;
     transpose_group(a.k + 16 * g * a.k_stride, a.k_stride, n, a.D, keys + g * 16 * a.D);
@@ -40,12 +40,14 @@ void attend_dense(const DenseAttention& a, int t0, int t1, float* scratch) {
         store_part(queries + r * a.D + d, mul(load_part(a.q + (t + r) * a.q_stride + d, used), scale), used);
       });
     }
-    tiles<false, float>(rows, queries, a.D, [&](int64_t g) { return keys + g * 16 * a.D; }, key_groups, a.D, scores,
-                        score_width, false);
+    tiles<false, float>(
+        rows, queries, a.D, [&](int64_t g) { return keys + g * 16 * a.D; }, key_groups, a.D, scores, score_width,
+        false);
     float inverse[kRows];
     for (int r = 0; r < rows; ++r) inverse[r] = 1.0f / softmax_row(scores + r * score_width, a.Tk);
-    tiles<false, float>(rows, scores, score_width, [&](int64_t g) { return values + g * 16 * a.Tk; }, value_groups, a.Tk,
-                        out, width, false);
+    tiles<false, float>(
+        rows, scores, score_width, [&](int64_t g) { return values + g * 16 * a.Tk; }, value_groups, a.Tk, out, width,
+        false);
     for (int r = 0; r < rows; ++r) {
       const F factor = set1(inverse[r]);
       each_vector(a.D, [&](int64_t d, int used) {

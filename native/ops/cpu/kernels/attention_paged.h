@@ -57,8 +57,8 @@ inline void add_last_values(const PagedAttention& a, const W* v, int d, const fl
 }
 
 template <int R, class W>
-inline void add_value_row(const PagedAttention& a, const W* v, const float* scores, int64_t score_width, int from, int to,
-                          float* out, int64_t width) {
+inline void add_value_row(const PagedAttention& a, const W* v, const float* scores, int64_t score_width, int from,
+                          int to, float* out, int64_t width) {
   constexpr int N = groups_at_once(R) * kParts;
   int d = 0;
   for (; d + N * kLanes <= a.D; d += N * kLanes) {
@@ -88,14 +88,15 @@ void attend_paged_of(const PagedAttention& a, int m0, int m1, float* scratch) {
     for (int64_t d = 0; d < width; d += kLanes) store(out + r * width + d, zero());
   }
   const int shortest = length(m0), longest = length(m1 - 1);
-  tiles<false, W>(rows, queries, a.D, [&](int64_t page) { return k + a.pages[page] * a.page_values; }, (longest + 15) / 16,
-                  a.D, scores, score_width, false);
+  tiles<false, W>(
+      rows, queries, a.D, [&](int64_t page) { return k + a.pages[page] * a.page_values; }, (longest + 15) / 16, a.D,
+      scores, score_width, false);
   float inverse[kRows];
   for (int r = 0; r < rows; ++r) inverse[r] = 1.0f / softmax_row(scores + r * score_width, length(m0 + r));
   switch (rows) {
-#define MINIGPT4_ROWS(R)                                                                                           \
-  case R:                                                                                                          \
-    if constexpr (R <= kRows) add_value_row<R>(a, v, scores, score_width, 0, shortest, out, width);                \
+#define MINIGPT4_ROWS(R)                                                                            \
+  case R:                                                                                           \
+    if constexpr (R <= kRows) add_value_row<R>(a, v, scores, score_width, 0, shortest, out, width); \
     break;
     MINIGPT4_ROWS(1)
     MINIGPT4_ROWS(2)

@@ -20,8 +20,8 @@ inline void each_vector(int64_t n, Body body) {
 inline F load_part(const float* p, int n) { return n == kLanes ? load(p) : load_n(p, n); }
 inline void store_part(float* p, F x, int n) { n == kLanes ? store(p, x) : store_n(p, x, n); }
 
-/// Σ term(vector) over a row: lane i sums the values i, i + 16, …; then the 16 sums meet in a tree. Lanes beyond the row
-/// must make term zero: it gets the number of lanes in use.
+/// A sum over a row: lane i sums what step makes of the values i, i + 16, …; then the 16 sums meet in a tree.
+/// step(i, lanes in use, sum so far) gives the new sum; lanes beyond the row must add zero.
 template <class Step>
 inline float sum_row(int64_t n, Step step) {
   F sums[kParts];

@@ -24,8 +24,8 @@ namespace minigpt4::cpu::MINIGPT4_LEVEL {
 static_assert(kRows <= kMostTileRows && kQuantizedRows <= kMostTileRows);
 
 constexpr Level table(const char* name) {
-  return {name,    kRows,    kQuantizedRows, matmul_float, matmul_quantized, quantize_row, layer_norm,
-          rms_norm, gelu,    silu_mul,       exponential,  to_half,          attend_dense, attend_paged};
+  return {name,     kRows, kQuantizedRows, matmul_float, matmul_quantized, quantize_row, layer_norm,
+          rms_norm, gelu,  silu_mul,       exponential,  to_half,          attend_dense, attend_paged};
 }
 
 }  // namespace minigpt4::cpu::MINIGPT4_LEVEL

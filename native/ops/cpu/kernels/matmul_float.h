@@ -23,7 +23,7 @@ void matmul_float_of(const FloatMatmul& m, int64_t g0, int64_t g1, int i0, int i
   const W* weights = static_cast<const W*>(m.w);
   const int64_t groups = g1 - g0, width = 16 * groups;
   const int tiles_here = i1 - i0;
-  float* const sums = scratch;                                    // [tiles][kRows][width]
+  float* const sums = scratch;                                        // [tiles][kRows][width]
   float* const wide = scratch + int64_t(tiles_here) * kRows * width;  // [groups][kChain][16]
   const bool widen = narrow && tiles_here > 1;
   for (int64_t k0 = 0; k0 < m.cols; k0 += kChain) {
@@ -40,18 +40,20 @@ void matmul_float_of(const FloatMatmul& m, int64_t g0, int64_t g1, int i0, int i
       const float* x = m.x + int64_t(t) * m.cols + k0 * rows;
       float* to = sums + int64_t(i - i0) * kRows * width;
       if (widen) {
-        tiles<true, float>(rows, x, rows, [&](int64_t g) { return wide + g * kChain * 16; }, groups, k, to, width, k0 > 0);
+        tiles<true, float>(
+            rows, x, rows, [&](int64_t g) { return wide + g * kChain * 16; }, groups, k, to, width, k0 > 0);
       } else {
-        tiles<true, W>(rows, x, rows, [&](int64_t g) { return weights + ((g0 + g) * m.cols + k0) * 16; }, groups, k, to,
-                       width, k0 > 0);
+        tiles<true, W>(
+            rows, x, rows, [&](int64_t g) { return weights + ((g0 + g) * m.cols + k0) * 16; }, groups, k, to, width,
+            k0 > 0);
       }
     }
   }
   for (int i = i0; i < i1; ++i) {
     const int t = i * kRows, rows = m.T - t < kRows ? m.T - t : kRows;
     for (int r = 0; r < rows; ++r) {
-      finish_row(m.y + int64_t(t + r) * m.rows, sums + (int64_t(i - i0) * kRows + r) * width, m.bias, m.accumulate, m.rows,
-                 g0 * 16, groups);
+      finish_row(m.y + int64_t(t + r) * m.rows, sums + (int64_t(i - i0) * kRows + r) * width, m.bias, m.accumulate,
+                 m.rows, g0 * 16, groups);
     }
   }
 }

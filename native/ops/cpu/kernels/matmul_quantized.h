@@ -96,8 +96,9 @@ inline BlockScales block_scales(const uint8_t* scales, int64_t b, int part) {
   return s;
 }
 
-/// out[r · 16 + lane] for R rows from row r0 of a tile on and N vectors of outputs: those from part0 of this group on, and
-/// then of the groups behind it (16 further in `out`). Not inlined: among others it would not get the registers it needs.
+/// out[r · 16 + lane] for R rows from row r0 of a tile on and N vectors of outputs: those from part0 of this group on,
+/// and then of the groups behind it (16 further in `out`). Not inlined: among others it would not get the registers it
+/// needs.
 template <int kind, int R, int N>
 [[gnu::noinline]] void dot_rows(const QuantizedMatmul& m, const uint8_t* group, int64_t tile_at, int rows, int r0,
                                 int part0, float* out) {
@@ -161,8 +162,8 @@ template <int kind, int R, int N>
   }
 }
 
-/// One group for R rows: all lanes at once for a single row, which reads the weights from memory; part by part for more,
-/// which leaves registers for the sums.
+/// One group for R rows: all lanes at once for a single row, which reads the weights from memory; part by part for
+/// more, which leaves registers for the sums.
 template <int kind, int R>
 void dot_group(const QuantizedMatmul& m, const uint8_t* group, int64_t tile_at, int rows, int r0, float* out) {
   if constexpr (R == 1) {
@@ -221,8 +222,8 @@ void matmul_quantized_of(const QuantizedMatmul& m, int64_t g0, int64_t g1, int i
 
 void matmul_quantized(const QuantizedMatmul& m, int64_t g0, int64_t g1, int i0, int i1) {
   switch (m.kind) {
-#define MINIGPT4_KIND(bits, minimum, halves, super)                          \
-  case (QuantizedFormat{bits, 0, minimum, halves, super}.kind()):            \
+#define MINIGPT4_KIND(bits, minimum, halves, super)               \
+  case (QuantizedFormat{bits, 0, minimum, halves, super}.kind()): \
     return matmul_quantized_of<QuantizedFormat{bits, 0, minimum, halves, super}.kind()>(m, g0, g1, i0, i1);
     MINIGPT4_KIND(4, false, false, false)  // Q4_0
     MINIGPT4_KIND(4, true, false, false)   // Q4_1

@@ -4,7 +4,8 @@
 namespace minigpt4::cpu::MINIGPT4_LEVEL {
 
 void layer_norm(float* y, const float* x, const float* weight, const float* bias, int C, float eps) {
-  const float mean = sum_row(C, [&](int64_t i, int used, F sum) { return add(sum, load_part(x + i, used)); }) / float(C);
+  const float mean =
+      sum_row(C, [&](int64_t i, int used, F sum) { return add(sum, load_part(x + i, used)); }) / float(C);
   const F m = set1(mean);
   const float squares = sum_row(C, [&](int64_t i, int used, F sum) {
     if (used == kLanes) {

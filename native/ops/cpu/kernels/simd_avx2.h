@@ -9,8 +9,8 @@ namespace minigpt4::cpu::MINIGPT4_LEVEL {
 
 constexpr int kLanes = 8;
 
-using F = __m256;   // float lanes
-using I = __m256i;  // int32 lanes
+using F = __m256;       // float lanes
+using I = __m256i;      // int32 lanes
 using Codes = __m256i;  // four code bytes a lane
 
 inline __m256i first(int n) {

@@ -9,8 +9,8 @@ namespace minigpt4::cpu::MINIGPT4_LEVEL {
 
 constexpr int kLanes = 16;
 
-using F = __m512;   // float lanes
-using I = __m512i;  // int32 lanes
+using F = __m512;       // float lanes
+using I = __m512i;      // int32 lanes
 using Codes = __m512i;  // four code bytes a lane
 
 inline __mmask16 first(int n) { return __mmask16((1u << n) - 1); }

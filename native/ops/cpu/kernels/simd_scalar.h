@@ -122,9 +122,8 @@ inline F if_less(const F& a, const F& b, const F& yes, const F& no) {
 }
 /// x · 2^n for an n that was added to 1.5 · 2^23, which leaves it in the low bits of `shifted`.
 inline F scale_by_power(const F& x, const F& shifted) {
-  return each([&](int i) {
-    return same_bits<float>(same_bits<uint32_t>(x.v[i]) + (same_bits<uint32_t>(shifted.v[i]) << 23));
-  });
+  return each(
+      [&](int i) { return same_bits<float>(same_bits<uint32_t>(x.v[i]) + (same_bits<uint32_t>(shifted.v[i]) << 23)); });
 }
 inline F to_float(const I& x) {
   return each([&](int i) { return float(x.v[i]); });

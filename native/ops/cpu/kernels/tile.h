@@ -53,9 +53,7 @@ inline void tile(const float* x, int64_t x_stride, const W* const* w, int64_t k,
 }
 
 /// Groups that R rows take at once: as many (a power of two, at most 4) as the registers for sums allow.
-constexpr int groups_at_once(int R) {
-  return R * kParts * 4 <= kSums ? 4 : R * kParts * 2 <= kSums ? 2 : 1;
-}
+constexpr int groups_at_once(int R) { return R * kParts * 4 <= kSums ? 4 : R * kParts * 2 <= kSums ? 2 : 1; }
 
 /// The same for any number of groups. group(g) is where group g's weights for this stretch of k are.
 template <int R, bool columns, class W, class Group>
@@ -81,8 +79,8 @@ template <bool columns, class W, class Group>
 void tiles(int rows, const float* x, int64_t x_stride, Group group, int64_t groups, int64_t k, float* out,
            int64_t out_stride, bool add_to) {
   switch (rows) {
-#define MINIGPT4_ROWS(R)                                                                                      \
-  case R:                                                                                                     \
+#define MINIGPT4_ROWS(R)                                                                                       \
+  case R:                                                                                                      \
     if constexpr (R <= kRows) tile_row<R, columns, W>(x, x_stride, group, groups, k, out, out_stride, add_to); \
     return;
     MINIGPT4_ROWS(1)

@@ -34,8 +34,8 @@ struct FloatMatmul {
 /// The same for packed blocks. Activations come in tiles of quantized_rows rows; within a tile of r rows every plane
 /// is [blocks of 32][r][…].
 struct QuantizedMatmul {
-  int kind;               // QuantizedFormat::kind
-  const uint8_t* w;       // groups, `group_bytes` apart: code planes, then scales at `scales_at`
+  int kind;          // QuantizedFormat::kind
+  const uint8_t* w;  // groups, `group_bytes` apart: code planes, then scales at `scales_at`
   size_t group_bytes, scales_at;
   const int8_t* q;        // [32] a block
   const float* d;         // one a block
@@ -52,8 +52,8 @@ struct QuantizedMatmul {
 struct QuantizeRow {
   const float* x;
   int64_t cols;
-  int offset;  // of the weight's codes
-  int sums;    // 1 or 2 a block
+  int offset;      // of the weight's codes
+  int sums;        // 1 or 2 a block
   int64_t stride;  // in blocks
   int8_t* q;
   float* d;
@@ -123,7 +123,8 @@ static constexpr int64_t paged_scratch(int longest, int D) {
   return kMostTileRows * (score_stride(longest) + D + padded(D));
 }
 
-// One function a level that this build has; an AMX or a NEON level is one more file here and one more line in levels.cpp.
+// One function a level that this build has; an AMX or a NEON level is one more file here, one more line in levels.cpp
+// and in levels.cmake.
 const Level& level_scalar();
 #ifdef MINIGPT4_LEVEL_AVX2
 const Level& level_avx2();

@@ -1,0 +1,114 @@
+// What a measurement ran on, and whether it was left alone: processor, memory, compiler, commit, time that threads waited for a core.
+import { execFileSync } from 'node:child_process';
+import { readFileSync, readdirSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { arch, availableParallelism, cpus, platform, release, totalmem } from 'node:os';
+import { join } from 'node:path';
+import { addon, packageRoot } from '../lib/addon.js';
+
+/** Shares of waiting above this mark a run as disturbed. */
+export const DISTURBED_SHARE = 0.05;
+
+/** Bytes of this process from /proc/self/status; undefined where there is none (other systems than Linux). */
+export interface Memory {
+  /** In memory now; of it, pages of files (mapped model files, shared and given back on need) and the process's own. */
+  resident: number;
+  file: number;
+  own: number;
+  /** The most that was ever resident. */
+  peak: number;
+}
+
+export function memoryNow(): Memory | undefined {
+  try {
+    const status = readFileSync('/proc/self/status', 'utf8');
+    const of = (name: string) => Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(status)?.[1] ?? 0) * 1024;
+    return { resident: of('VmRSS'), file: of('RssFile'), own: of('RssAnon'), peak: of('VmHWM') };
+  } catch {
+    return undefined;
+  }
+}
+
+/** Nanoseconds on a core and in wait for one, of each thread of this process; empty where the system does not tell. */
+type Threads = Map<string, { on: number; waited: number }>;
+
+export function threadTimes(): Threads {
+  const threads: Threads = new Map();
+  try {
+    for (const id of readdirSync('/proc/self/task')) {
+      const [on, waited] = readFileSync(`/proc/self/task/${id}/schedstat`, 'utf8').split(' ').map(Number);
+      threads.set(id, { on: on!, waited: waited! });
+    }
+  } catch {
+    // a thread that ended meanwhile, or another system: what is known so far
+  }
+  return threads;
+}
+
+/** What the threads of this process did since `before`. */
+export interface ThreadUse {
+  /** Milliseconds on a core, of all threads together. */
+  coreMs: number;
+  /** The share of the time that threads which had work stood waiting for a core. */
+  waitedShare: number;
+}
+
+/** Undefined where the system does not tell. */
+export function threadUse(before: Threads): ThreadUse | undefined {
+  let on = 0;
+  let waited = 0;
+  for (const [id, now] of threadTimes()) {
+    on += now.on - (before.get(id)?.on ?? 0);
+    waited += now.waited - (before.get(id)?.waited ?? 0);
+  }
+  return on + waited > 0 ? { coreMs: on / 1e6, waitedShare: waited / (on + waited) } : undefined;
+}
+
+export function describeMachine() {
+  return {
+    cpu: cpus()[0]?.model ?? 'unknown',
+    cores: availableParallelism(),
+    memoryBytes: totalmem(),
+    platform: `${platform()} ${arch()} ${release()}`,
+    cpuLevels: addon.cpuLevels(),
+    node: process.versions.node,
+    compiler: compilerOf(addonPath()),
+    commit: commit(),
+  };
+}
+
+function addonPath(): string {
+  const require = createRequire(import.meta.url);
+  return (require('node-gyp-build') as { path(folder: string): string }).path(packageRoot);
+}
+
+/** The compiler's own words in the binary. */
+function compilerOf(path: string): string {
+  const found = /(GCC: \([^\0]*|(?:[\w ]*)clang version [^\0]*)\0/.exec(readFileSync(path).toString('latin1'));
+  return found?.[1]?.trim() ?? 'unknown';
+}
+
+function commit(): string {
+  const git = (...words: string[]) => execFileSync('git', words, { cwd: packageRoot, encoding: 'utf8' }).trim();
+  try {
+    const changed = git('status', '--porcelain', '--', 'native', 'lib', 'CMakeLists.txt') !== '';
+    return git('rev-parse', '--short', 'HEAD') + (changed ? ' with changes' : '');
+  } catch {
+    return 'unknown';
+  }
+}
+
+/** Builds bench/memory_bench.cpp into `folder` and gives a function that measures: GB/s read by that many threads together. */
+export function memoryBench(folder: string): (threads: number) => { threads: number; median: number; best: number } {
+  const program = join(folder, 'memory_bench');
+  const native = platform() === 'darwin' && arch() === 'arm64' ? '-mcpu=native' : '-march=native';
+  const source = join(packageRoot, 'bench', 'memory_bench.cpp');
+  execFileSync(process.env['CXX'] ?? 'c++', ['-std=c++20', '-O3', native, '-pthread', source, '-o', program]);
+  return (threads) => {
+    const { median, best } = JSON.parse(execFileSync(program, [String(threads)], { encoding: 'utf8' })) as {
+      median: number;
+      best: number;
+    };
+    return { threads, median, best };
+  };
+}
