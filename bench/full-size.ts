@@ -136,6 +136,14 @@ function rate(test: Timed, count: number, unit: string) {
   };
 }
 
+/** The path of a new record: one of the same day stays. */
+function freeName(start: string): string {
+  for (let turn = 1; ; turn++) {
+    const path = `${start}${turn > 1 ? `-${turn}` : ''}.json`;
+    if (!existsSync(path)) return path;
+  }
+}
+
 /** Billions of `count` a second on core, where that is known. */
 function onCore(name: string, count: number, test: Timed): Record<string, number> {
   const ms = coreMsOf(test);
@@ -225,7 +233,7 @@ try {
     },
   };
 
-  const out = values.out ?? join(packageRoot, 'bench', 'results', `full-size-${record.date.slice(0, 10)}.json`);
+  const out = values.out ?? freeName(join(packageRoot, 'bench', 'results', `full-size-${record.date.slice(0, 10)}`));
   await writeRecord(out, record);
   const { llm: l, visionAndLlm: v } = record;
   console.log(

@@ -249,6 +249,34 @@ lifecycle('a worker that is terminated while it answers', () =>
   ),
 );
 
+for (const [what, work] of [
+  ['loads', 'parentPort.postMessage(0); await load();'],
+  ['encodes a picture', 'const model = await load(); parentPort.postMessage(0); await model.describe(picture, long);'],
+  ['reads a file', "parentPort.postMessage(0); await (await import('./lib/addon.ts')).addon.readGguf(process.env.MINIGPT4_MODEL ?? 'models/minigpt4-miniature.gguf');"],
+  ['closes', 'const model = await load(); parentPort.postMessage(0); await model.close();'],
+] as const) {
+  lifecycle(`a worker that is terminated while it ${what}`, () =>
+    ends(
+      `
+  ${worker(`
+    const { parentPort } = await import('node:worker_threads');
+    ${work}
+  `)}
+  for (let i = 0; i < 8; i++) {
+    const thread = open();
+    await new Promise((resolve, reject) => thread.once('message', resolve).once('error', reject));
+    await new Promise((resolve) => setTimeout(resolve, 3 * i)); // at another moment each time
+    await thread.terminate();
+  }
+  const model = await load();
+  console.log((await model.describe(picture, { maxTokens: 2 })).ids.length);
+`,
+      0,
+      /^2\n$/,
+    ),
+  );
+}
+
 lifecycle('importing never needs the binary; using it without says what to do', async () => {
   const empty = new URL('./fixtures/llama-tokenizer/', import.meta.url).pathname; // a folder without a binary
   const ended = await script(

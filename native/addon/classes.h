@@ -3,6 +3,8 @@
 
 #include <napi.h>
 
+#include <memory>
+
 namespace minigpt4::addon {
 
 /// Constructors by class; one set an environment, because the addon is loaded once a worker thread.
@@ -10,19 +12,20 @@ struct AddonData {
   Napi::FunctionReference model, image, sequence, gguf_writer, tokenizer;
 };
 
-/// Makes an instance from native code; `payload` reaches the constructor, which refuses to be called without one.
+/// Makes an instance from native code. The payload reaches the constructor, which takes it; where the instance cannot be
+/// made (a worker that is terminated) it stays with the caller and goes with him.
 template <class Payload>
-Napi::Object make(const Napi::FunctionReference& constructor, Payload* payload) {
-  return constructor.New({Napi::External<Payload>::New(constructor.Env(), payload)});
+Napi::Object make(const Napi::FunctionReference& constructor, std::unique_ptr<Payload> payload) {
+  return constructor.New({Napi::External<std::unique_ptr<Payload>>::New(constructor.Env(), &payload)});
 }
 
 /// The payload that make() gave, or an error for `new` from JavaScript.
 template <class Payload>
-Payload* payload_of(const Napi::CallbackInfo& info) {
+std::unique_ptr<Payload> payload_of(const Napi::CallbackInfo& info) {
   if (info.Length() != 1 || !info[0].IsExternal()) {
     throw Napi::TypeError::New(info.Env(), "this class is made by the addon's own functions, not by new");
   }
-  return info[0].As<Napi::External<Payload>>().Data();
+  return std::move(*info[0].As<Napi::External<std::unique_ptr<Payload>>>().Data());
 }
 
 void define_model(Napi::Env env, Napi::Object exports, AddonData& data);

@@ -4,7 +4,6 @@
 #include <napi.h>
 
 #include <exception>
-#include <new>
 #include <string>
 
 #include "core/error.h"
@@ -18,21 +17,6 @@ inline Napi::Error js_error(Napi::Env env, const char* code, const std::string& 
 }
 
 inline Napi::Error js_error(Napi::Env env, const Error& error) { return js_error(env, error.code(), error.what()); }
-
-/// Whatever was thrown, as an Error with a code.
-inline Error as_error(std::exception_ptr thrown) {
-  try {
-    std::rethrow_exception(thrown);
-  } catch (const Error& error) {
-    return error;
-  } catch (const std::bad_alloc&) {
-    return Error(code::out_of_memory, "memory ran out");
-  } catch (const std::exception& error) {
-    return Error(code::internal, error.what());
-  } catch (...) {
-    return Error(code::internal, "an exception of an unknown kind");
-  }
-}
 
 /// Runs body on the JavaScript thread; native errors become JavaScript exceptions with a code.
 template <class Body>

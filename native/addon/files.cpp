@@ -1,6 +1,4 @@
 // GGUF files and rows of blocks.
-#include <mutex>
-
 #include "addon/classes.h"
 #include "addon/task.h"
 #include "addon/values.h"
@@ -9,6 +7,26 @@
 
 namespace minigpt4::addon {
 namespace {
+
+// A JavaScript value takes some 50 bytes and its making the event loop's time: far above any real vocabulary.
+constexpr size_t kMostElements = 1 << 21;
+
+/// ERR_UNSUPPORTED for a file whose arrays would swamp JavaScript's heap.
+void check_arrays(const GgufFile& file) {
+  size_t elements = 0;
+  for (const auto& [key, value] : file.keys()) {
+    std::visit(
+        [&](const auto& v) {
+          if constexpr (requires { v.size(); }) {
+            if (value.type == kGgufArray) elements += v.size();
+          }
+        },
+        value.value);
+    if (elements > kMostElements) {
+      fail(code::unsupported, file.path(), ": the metadata's arrays hold more than ", kMostElements, " elements at key ", key);
+    }
+  }
+}
 
 Napi::Object contents_of(Napi::Env env, const GgufFile& file) {
   Napi::Object object = Napi::Object::New(env);
@@ -40,6 +58,7 @@ Napi::Value read_gguf(const Napi::CallbackInfo& info) {
     const std::string path = to_string(info[0], "path");
     return Task::start(info.Env(), [path]() -> Finish {
       auto file = std::make_shared<GgufFile>(path);
+      check_arrays(*file);
       return [file](Napi::Env env) -> Napi::Value { return contents_of(env, *file); };
     });
   });
@@ -62,22 +81,35 @@ Napi::Value read_tensor(const Napi::CallbackInfo& info) {
 
 class NativeGgufWriter : public Napi::ObjectWrap<NativeGgufWriter> {
  public:
-  explicit NativeGgufWriter(const Napi::CallbackInfo& info)
-      : ObjectWrap(info), writer_(payload_of<GgufWriter>(info)) {}
+  explicit NativeGgufWriter(const Napi::CallbackInfo& info) : ObjectWrap(info), writer_(payload_of<GgufWriter>(info)) {}
 
   static Napi::Function define(Napi::Env env) {
     return DefineClass(env, "NativeGgufWriter",
-                       {InstanceMethod<&NativeGgufWriter::write>("write"), InstanceMethod<&NativeGgufWriter::finish>("finish"),
+                       {InstanceMethod<&NativeGgufWriter::write>("write"),
+                        InstanceMethod<&NativeGgufWriter::finish>("finish"),
                         InstanceMethod<&NativeGgufWriter::discard>("discard")});
   }
 
  private:
   std::shared_ptr<GgufWriter> writer_;  // null after finish and discard
-  std::shared_ptr<std::mutex> mutex_ = std::make_shared<std::mutex>();  // calls that were not awaited take turns
+  bool busy_ = false;                   // a call is under way: the order of two would be open
 
-  std::shared_ptr<GgufWriter> open() const {
-    if (!writer_) fail(code::closed, "this file is finished or discarded");
+  std::shared_ptr<GgufWriter> idle() const {
+    if (!writer_) fail(code::closed, "this file is finished or discarded, expected one that is being written");
+    if (busy_) fail(code::argument, "a write is under way: await each call before the next");
     return writer_;
+  }
+
+  /// Runs `work` on the pool; `this` stays alive meanwhile.
+  Napi::Value start(Napi::Env env, std::function<void()> work) {
+    busy_ = true;
+    return Task::start(
+        env,
+        [work = std::move(work)]() -> Finish {
+          work();
+          return [](Napi::Env e) { return e.Undefined(); };
+        },
+        {Value()}, [this] { busy_ = false; });
   }
 
   Napi::Value write(const Napi::CallbackInfo& info) {
@@ -86,32 +118,20 @@ class NativeGgufWriter : public Napi::ObjectWrap<NativeGgufWriter> {
       const Bytes bytes = to_bytes(info[1], "values");
       const TypeInfo& type = minigpt4::info(source);
       if (bytes.size % type.block_bytes != 0) {
-        fail(code::argument, "values: ", bytes.size, " bytes are no whole number of ", type.name, " blocks of ", type.block_bytes);
+        fail(code::argument, "values: ", bytes.size, " bytes are no whole number of ", type.name, " blocks of ",
+             type.block_bytes);
       }
       const uint64_t count = bytes.size / type.block_bytes * type.block_values;
-      return Task::start(
-          info.Env(),
-          [writer = open(), mutex = mutex_, source, data = bytes.data, count]() -> Finish {
-            std::lock_guard lock(*mutex);
-            writer->write(source, data, count);
-            return [](Napi::Env env) { return env.Undefined(); };
-          },
-          {bytes.owner, Value()});
+      auto copy = std::make_shared<std::vector<uint8_t>>(bytes.data, bytes.data + bytes.size);
+      return start(info.Env(), [writer = idle(), source, copy, count] { writer->write(source, copy->data(), count); });
     });
   }
 
   Napi::Value finish(const Napi::CallbackInfo& info) {
     return guarded(info.Env(), [&]() -> Napi::Value {
-      auto writer = open();
+      auto writer = idle();
       writer_.reset();
-      return Task::start(
-          info.Env(),
-          [writer, mutex = mutex_]() -> Finish {
-            std::lock_guard lock(*mutex);
-            writer->finish();
-            return [](Napi::Env env) { return env.Undefined(); };
-          },
-          {Value()});
+      return start(info.Env(), [writer] { writer->finish(); });
     });
   }
 
@@ -141,7 +161,7 @@ Napi::Value create_writer(const Napi::CallbackInfo& info) {
       plan.push_back(std::move(tensor));
     }
     auto writer = std::make_unique<GgufWriter>(path, native_keys, std::move(plan));
-    return make(env.GetInstanceData<AddonData>()->gguf_writer, writer.release());
+    return make(env.GetInstanceData<AddonData>()->gguf_writer, std::move(writer));
   });
 }
 

@@ -10,7 +10,6 @@ namespace {
 
 // by GGUF's type number; 9 is the array
 constexpr const char* kTypeNames[] = {"u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "string", "array", "u64", "i64", "f64"};
-constexpr uint32_t kArray = 9;
 constexpr double kLargestExact = 9007199254740992.0;  // 2^53
 
 uint32_t type_number(const std::string& name, const std::string& key) {
@@ -84,7 +83,7 @@ Napi::Object from_gguf_key(Napi::Env env, const std::string& key, const GgufValu
   Napi::Object object = Napi::Object::New(env);
   object.Set("key", key);
   object.Set("type", kTypeNames[value.type]);
-  if (value.type == kArray) object.Set("elementType", kTypeNames[value.element_type]);
+  if (value.type == kGgufArray) object.Set("elementType", kTypeNames[value.element_type]);
   object.Set("value", std::visit([&](const auto& v) -> Napi::Value { return from(env, v); }, value.value));
   return object;
 }
@@ -96,7 +95,7 @@ std::pair<std::string, GgufValue> to_gguf_key(const Napi::Value& entry) {
   GgufValue result;
   result.type = type_number(to_string(object.Get("type"), what), key);
   const Napi::Value value = object.Get("value");
-  if (result.type != kArray) {
+  if (result.type != kGgufArray) {
     if (is_unsigned(result.type)) result.value = unsigned_of(value, result.type, key);
     else if (is_signed(result.type)) result.value = signed_of(value, result.type, key);
     else if (result.type == 7) result.value = to_bool(value, what);
@@ -111,7 +110,7 @@ std::pair<std::string, GgufValue> to_gguf_key(const Napi::Value& entry) {
   else if (is_signed(element)) result.value = all<int64_t>(array, [&](const Napi::Value& v) { return signed_of(v, element, key); });
   else if (element == 7) result.value = all<bool>(array, [&](const Napi::Value& v) { return to_bool(v, what); });
   else if (element == 8) result.value = all<std::string>(array, [&](const Napi::Value& v) { return to_string(v, what); });
-  else if (element == kArray) fail(code::argument, "key ", key, ": arrays of arrays are not written");
+  else if (element == kGgufArray) fail(code::argument, "key ", key, ": arrays of arrays are not written");
   else result.value = all<double>(array, [&](const Napi::Value& v) { return to_number(v, what); });
   return {key, result};
 }

@@ -24,7 +24,10 @@ class NativeImage : public Napi::ObjectWrap<NativeImage> {
  public:
   explicit NativeImage(const Napi::CallbackInfo& info) : ObjectWrap(info), payload_(payload_of<EncodedImage>(info)) {
     Value().TypeTag(&kImageTag);
+    // the garbage collector should know what hangs on so small an object
+    Napi::MemoryManagement::AdjustExternalMemory(info.Env(), bytes());
   }
+  ~NativeImage() override { Napi::MemoryManagement::AdjustExternalMemory(Env(), -bytes()); }
   static Napi::Function define(Napi::Env env) {
     return DefineClass(env, "NativeImage",
                        {InstanceAccessor<&NativeImage::tokens>("tokens"), InstanceAccessor<&NativeImage::encode_ms>("encodeMs"),
@@ -34,6 +37,7 @@ class NativeImage : public Napi::ObjectWrap<NativeImage> {
 
  private:
   std::unique_ptr<EncodedImage> payload_;
+  int64_t bytes() const { return int64_t(image()->values.size() * sizeof(float)); }
   Napi::Value tokens(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), image()->tokens); }
   Napi::Value encode_ms(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), payload_->milliseconds); }
   Napi::Value to_array(const Napi::CallbackInfo& info) { return from_floats(info.Env(), image()->values); }
@@ -100,6 +104,12 @@ struct SequencePayload {
   Napi::ObjectReference model;  // a model outlives its sequences
 };
 
+std::function<void(const Error&)> rejecter(ModelState* state, uint64_t number) {
+  return [=](const Error& error) {
+    state->post([=](Napi::Env env) { state->reject(number, env, error); });
+  };
+}
+
 class NativeSequence : public Napi::ObjectWrap<NativeSequence> {
  public:
   explicit NativeSequence(const Napi::CallbackInfo& info) : ObjectWrap(info), p_(payload_of<SequencePayload>(info)) {}
@@ -122,7 +132,8 @@ class NativeSequence : public Napi::ObjectWrap<NativeSequence> {
       const Napi::Object request = to_object(info[0], "request");
       std::vector<PromptPart> parts = to_parts(request.Get("prompt"), engine.tokenizer());
       GenerateOptions options = to_generate_options(request);
-      ModelState::Pending pending{Napi::Promise::Deferred::New(env), {}, Napi::Persistent(Value().As<Napi::Object>())};
+      ModelState::Pending pending{
+          Napi::Promise::Deferred::New(env), {}, Napi::Persistent(Value().As<Napi::Object>()), {}};
       if (info.Length() > 1 && !info[1].IsUndefined()) pending.on_text = Napi::Persistent(to_function(info[1], "onText"));
       const Napi::Promise promise = pending.deferred.Promise();
       const std::shared_ptr<ModelState> state = p_->state;
@@ -138,22 +149,20 @@ class NativeSequence : public Napi::ObjectWrap<NativeSequence> {
     calls.on_text = [=](std::string text, std::vector<int32_t> ids) {
       state->post([=](Napi::Env env) {
         ModelState::Pending* pending = state->find(number);
-        if (!pending || pending->on_text.IsEmpty()) return;
+        if (!pending || pending->on_text.IsEmpty() || pending->failure) return;
         try {
           pending->on_text.Call({Napi::String::New(env, text), from_ids(env, ids)});
         } catch (const Napi::Error& error) {
-          // the caller's own function failed: that is the answer's end
+          // the caller's own function failed: that is the answer's end, told when the engine has let go of it
+          if (ModelState::Pending* still = state->find(number)) still->failure = error;
           if (!state->closed()) state->engine().abort(conversation);
-          state->reject(number, error.Value());
         }
       });
     };
     calls.on_done = [=](GenerateResult result) {
-      state->post([=](Napi::Env env) { state->resolve(number, from_result(env, result)); });
+      state->post([=](Napi::Env env) { state->resolve(number, [&] { return from_result(env, result); }); });
     };
-    calls.on_error = [=](const Error& error) {
-      state->post([=](Napi::Env env) { state->reject(number, js_error(env, error).Value()); });
-    };
+    calls.on_error = rejecter(state, number);
     return calls;
   }
 
@@ -174,7 +183,7 @@ class NativeSequence : public Napi::ObjectWrap<NativeSequence> {
 class NativeModel : public Napi::ObjectWrap<NativeModel> {
  public:
   explicit NativeModel(const Napi::CallbackInfo& info) : ObjectWrap(info) {
-    state_ = ModelState::create(info.Env(), std::unique_ptr<Engine>(payload_of<Engine>(info)));
+    state_ = ModelState::create(info.Env(), payload_of<Engine>(info));
   }
   static Napi::Function define(Napi::Env env) {
     return DefineClass(
@@ -187,6 +196,7 @@ class NativeModel : public Napi::ObjectWrap<NativeModel> {
 
  private:
   std::shared_ptr<ModelState> state_;
+  Napi::ObjectReference closing_;  // the promise of close()
 
   static const VisionConfig& vision_of(Engine& engine) {
     if (!engine.model().sees()) fail(code::argument, "this is a language model alone, expected one with a vision encoder");
@@ -194,21 +204,16 @@ class NativeModel : public Napi::ObjectWrap<NativeModel> {
   }
 
   uint64_t begin(Napi::Env env, Napi::Promise& promise) {
-    ModelState::Pending pending{Napi::Promise::Deferred::New(env), {}, Napi::Persistent(Value().As<Napi::Object>())};
+    ModelState::Pending pending{
+        Napi::Promise::Deferred::New(env), {}, Napi::Persistent(Value().As<Napi::Object>()), {}};
     promise = pending.deferred.Promise();
     return state_->begin(std::move(pending), env);
-  }
-
-  static std::function<void(const Error&)> rejecter(ModelState* state, uint64_t number) {
-    return [=](const Error& error) {
-      state->post([=](Napi::Env env) { state->reject(number, js_error(env, error).Value()); });
-    };
   }
 
   static std::function<void(std::vector<Engine::Stage>)> stages_resolver(ModelState* state, uint64_t number) {
     return [=](std::vector<Engine::Stage> stages) {
       auto shared = std::make_shared<std::vector<Engine::Stage>>(std::move(stages));
-      state->post([=](Napi::Env env) { state->resolve(number, from_stages(env, *shared)); });
+      state->post([=](Napi::Env env) { state->resolve(number, [&] { return from_stages(env, *shared); }); });
     };
   }
 
@@ -274,8 +279,7 @@ class NativeModel : public Napi::ObjectWrap<NativeModel> {
     return guarded(env, [&]() -> Napi::Value {
       const VitConfig& vit = vision_of(state_->engine()).vit;
       const Picture picture = to_picture(call[0], call[1], call[2]);
-      const uint8_t* rgb = picture.bytes.data;
-      const int width = picture.width, height = picture.height, S = vit.image_size;
+      const int S = vit.image_size;
       const std::array<float, 3> mean = vit.mean, std = vit.std;
       const std::shared_ptr<ModelState> state = state_;
       const auto self = std::make_shared<Napi::ObjectReference>(Napi::Persistent(Value().As<Napi::Object>()));
@@ -283,29 +287,30 @@ class NativeModel : public Napi::ObjectWrap<NativeModel> {
       return Task::start(
           env,
           [=]() -> Finish {
-            const std::vector<uint8_t> square = resize_bicubic(rgb, width, height, S, S);
+            const std::vector<uint8_t> square = resize_bicubic(picture.rgb->data(), picture.width, picture.height, S, S);
             auto pixels = std::make_shared<std::vector<float>>(size_t(3) * size_t(S) * size_t(S));
             normalise(pixels->data(), square.data(), S, mean.data(), std.data());
             return [=](Napi::Env e) -> Napi::Value {
               return encode_pixels(e, state.get(), std::move(*pixels), std::move(*self));
             };
-          },
-          {picture.bytes.owner});
+          });
     });
   }
 
   static Napi::Value encode_pixels(Napi::Env env, ModelState* state, std::vector<float> pixels, Napi::ObjectReference self) {
     return guarded(env, [&]() -> Napi::Value {
       Engine& engine = state->engine();
-      ModelState::Pending pending{Napi::Promise::Deferred::New(env), {}, std::move(self)};
+      ModelState::Pending pending{Napi::Promise::Deferred::New(env), {}, std::move(self), {}};
       const Napi::Promise promise = pending.deferred.Promise();
       const uint64_t number = state->begin(std::move(pending), env);
       engine.encode_image(
           std::move(pixels),
           [=](Image image, double milliseconds) {
             state->post([=](Napi::Env e) {
-              auto* payload = new EncodedImage{image, milliseconds};
-              state->resolve(number, make(e.GetInstanceData<AddonData>()->image, payload));
+              state->resolve(number, [&] {
+                auto payload = std::make_unique<EncodedImage>(EncodedImage{image, milliseconds});
+                return make(e.GetInstanceData<AddonData>()->image, std::move(payload));
+              });
             });
           },
           rejecter(state, number));
@@ -315,8 +320,9 @@ class NativeModel : public Napi::ObjectWrap<NativeModel> {
 
   Napi::Value open_sequence(const Napi::CallbackInfo& call) {
     return guarded(call.Env(), [&]() -> Napi::Value {
-      auto* payload = new SequencePayload{state_, state_->engine().open(), Napi::Persistent(Value().As<Napi::Object>())};
-      return make(call.Env().GetInstanceData<AddonData>()->sequence, payload);
+      auto payload = std::make_unique<SequencePayload>(
+          SequencePayload{state_, state_->engine().open(), Napi::Persistent(Value().As<Napi::Object>())});
+      return make(call.Env().GetInstanceData<AddonData>()->sequence, std::move(payload));
     });
   }
 
@@ -345,63 +351,102 @@ class NativeModel : public Napi::ObjectWrap<NativeModel> {
   }
 
   Napi::Value close(const Napi::CallbackInfo& call) {
+    if (!closing_.IsEmpty()) return closing_.Value();
     const std::shared_ptr<ModelState> state = state_;
-    std::shared_ptr<Engine> engine = state->take_engine();
     // waiting for the engine's step and freeing gigabytes are not for the event loop
-    return Task::start(
+    auto engine = std::make_shared<std::unique_ptr<Engine>>(state->take_engine());
+    const Napi::Promise promise = Task::start(
         call.Env(),
-        [engine = std::move(engine)]() mutable -> Finish {
-          if (engine) engine->close();
-          engine.reset();
+        [engine]() -> Finish {
+          engine->reset();
           return [](Napi::Env env) { return env.Undefined(); };
         },
         {Value()}, [state] { state->release(); });
+    closing_ = Napi::Persistent(promise.As<Napi::Object>());
+    return promise;
   }
 };
+
+/// Tells a JavaScript function how far loading is. What it throws becomes the load's rejection.
+class Progress {
+ public:
+  Progress(Napi::Env env, const Napi::Function& listener)
+      : calls_(Napi::ThreadSafeFunction::New(env, listener, "minigpt4 load", 0, 1)) {}
+
+  /// Any thread; a call for every hundredth at most.
+  void tell(double fraction, const std::shared_ptr<Progress>& self) {
+    if (fraction < 1 && fraction - told_ < 0.01) return;
+    told_ = fraction;
+    calls_.NonBlockingCall([self, fraction](Napi::Env env, Napi::Function listener) {
+      if (self->failure_) return;
+      try {
+        listener.Call({Napi::Number::New(env, fraction)});
+      } catch (const Napi::Error& error) {
+        self->failure_ = error;
+      }
+    });
+  }
+  // The JavaScript thread:
+  void release() { calls_.Release(); }
+  void check() const {
+    if (failure_) throw *failure_;
+  }
+
+ private:
+  Napi::ThreadSafeFunction calls_;
+  double told_ = -1;
+  std::optional<Napi::Error> failure_;  // the JavaScript thread only
+};
+
+DeviceOptions to_device_options(const Napi::Object& o) {
+  DeviceOptions device;
+  if (has(o, "device")) device.device = to_string(o.Get("device"), "device");
+  if (has(o, "threads")) device.cpu.threads = int(to_integer(o.Get("threads"), "threads", 1, 1024));
+  if (has(o, "cpuLevel")) device.cpu.level = to_string(o.Get("cpuLevel"), "cpuLevel");
+  return device;
+}
+
+EngineOptions to_engine_options(const Napi::Object& o) {
+  constexpr int64_t kLongest = 1 << 24;
+  EngineOptions options;
+  if (has(o, "contextLength")) options.context_length = int(to_integer(o.Get("contextLength"), "contextLength", 1, kLongest));
+  if (has(o, "cacheLength")) options.cache_length = int(to_integer(o.Get("cacheLength"), "cacheLength", 1, kLongest));
+  if (has(o, "kvType")) {
+    options.kv_type = to_type(o.Get("kvType"), "kvType");
+    if (options.kv_type != Type::F16 && options.kv_type != Type::F32) {
+      fail(code::argument, "kvType: expected f16 or f32, found ", name(options.kv_type));
+    }
+  }
+  return options;
+}
 
 Napi::Value load_model(const Napi::CallbackInfo& call) {
   Napi::Env env = call.Env();
   return guarded(env, [&]() -> Napi::Value {
     const Napi::Object o = to_object(call[0], "options");
-    ModelFiles files;
-    if (has(o, "model")) files.model = to_string(o.Get("model"), "model");
-    if (has(o, "llm")) files.llm = to_string(o.Get("llm"), "llm");
-    if (has(o, "projection")) files.projection = to_string(o.Get("projection"), "projection");
-    DeviceOptions device;
-    if (has(o, "device")) device.device = to_string(o.Get("device"), "device");
-    if (has(o, "threads")) device.cpu.threads = int(to_integer(o.Get("threads"), "threads", 1, 1024));
-    if (has(o, "cpuLevel")) device.cpu.level = to_string(o.Get("cpuLevel"), "cpuLevel");
-    EngineOptions options;
-    constexpr int64_t kLongest = 1 << 24;
-    if (has(o, "contextLength")) options.context_length = int(to_integer(o.Get("contextLength"), "contextLength", 1, kLongest));
-    if (has(o, "cacheLength")) options.cache_length = int(to_integer(o.Get("cacheLength"), "cacheLength", 1, kLongest));
-    if (has(o, "kvType")) {
-      options.kv_type = to_type(o.Get("kvType"), "kvType");
-      if (options.kv_type != Type::F16 && options.kv_type != Type::F32) fail(code::argument, "kvType: expected f16 or f32");
-    }
-    auto progress = std::make_shared<Napi::ThreadSafeFunction>();
-    if (has(o, "onProgress")) {
-      *progress = Napi::ThreadSafeFunction::New(env, to_function(o.Get("onProgress"), "onProgress"), "minigpt4 load", 0, 1);
-    }
-    const bool reports = bool(*progress);
+    const auto path = [&](const char* key) { return has(o, key) ? to_string(o.Get(key), key) : std::string(); };
+    const std::string model_path = path("model"), llm_path = path("llm"), projection_path = path("projection");
+    const DeviceOptions device = to_device_options(o);
+    const EngineOptions options = to_engine_options(o);
+    std::shared_ptr<Progress> progress;
+    if (has(o, "onProgress")) progress = std::make_shared<Progress>(env, to_function(o.Get("onProgress"), "onProgress"));
     return Task::start(
         env,
         [=]() -> Finish {
-          double told = -1;
-          const auto on_progress = [&](double fraction) {
-            if (!reports || (fraction < 1 && fraction - told < 0.01)) return;
-            told = fraction;
-            // nobody listens any more when the environment goes: loading ends with it
-            progress->NonBlockingCall([fraction](Napi::Env e, Napi::Function f) { f.Call({Napi::Number::New(e, fraction)}); });
-          };
-          auto model = std::make_unique<MiniGpt4>(make_ops(device), files, on_progress);
-          auto tokenizer = make_tokenizer(vocabulary_from_gguf(GgufFile(files.llm.empty() ? files.model : files.llm)));
+          const ModelFiles files = ModelFiles::open(model_path, llm_path, projection_path);
+          auto tokenizer = make_tokenizer(vocabulary_from_gguf(files.language_model()));
+          auto model = std::make_unique<MiniGpt4>(make_ops(device), files, [&](double fraction) {
+            if (progress) progress->tell(fraction, progress);
+          });
           auto engine = std::make_shared<std::unique_ptr<Engine>>(
               std::make_unique<Engine>(std::move(model), std::move(tokenizer), options));
-          return [engine](Napi::Env e) -> Napi::Value { return make(e.GetInstanceData<AddonData>()->model, engine->release()); };
+          return [engine, progress](Napi::Env e) -> Napi::Value {
+            if (progress) progress->check();
+            return make(e.GetInstanceData<AddonData>()->model, std::move(*engine));
+          };
         },
         {}, [=] {
-          if (reports) progress->Release();
+          if (progress) progress->release();
         });
   });
 }

@@ -7,7 +7,7 @@ std::shared_ptr<ModelState> ModelState::create(Napi::Env env, std::unique_ptr<En
   state->env_ = env;
   state->engine_ = std::move(engine);
   // no limit of the queue: a full one would have the engine wait for JavaScript
-  state->post_ = Napi::ThreadSafeFunction::New(env, Napi::Function(), "minigpt4 model", 0, 1);
+  state->post_ = Post::New(env, "minigpt4 model", 0, 1);
   state->post_.Unref(env);
   // Made after the function, so it runs before the function's own clean-up: the engine's thread is gone by then.
   napi_add_env_cleanup_hook(env, on_environment_exit, state.get());
@@ -15,8 +15,7 @@ std::shared_ptr<ModelState> ModelState::create(Napi::Env env, std::unique_ptr<En
 }
 
 ModelState::~ModelState() {
-  if (engine_) engine_->close();
-  engine_.reset();
+  engine_.reset();  // idle by now: whatever runs keeps the model's object alive
   release();
 }
 
@@ -41,19 +40,25 @@ void ModelState::release() {
   post_.Release();
 }
 
-void ModelState::post(std::function<void(Napi::Env)> body) {
-  auto* boxed = new std::function<void(Napi::Env)>(std::move(body));
-  const napi_status status =
-      post_.NonBlockingCall(boxed, [](Napi::Env env, Napi::Function, std::function<void(Napi::Env)>* call) {
-        const std::unique_ptr<std::function<void(Napi::Env)>> owned(call);
-        try {
-          (*owned)(env);
-        } catch (const Napi::Error&) {
-          // Making plain values fails only while the environment (a worker that is terminated) is going: nobody is left
-          // to tell, and an exception out of here would end the process.
-        }
-      });
-  if (status != napi_ok) delete boxed;  // the environment is going: nobody is left to tell
+void ModelState::post(Body body) noexcept {
+  try {
+    // none is left to tell when this object is on its way out
+    auto parcel = std::make_unique<Parcel>(Parcel{weak_from_this().lock(), std::move(body)});
+    if (parcel->state && post_.NonBlockingCall(parcel.get()) == napi_ok) parcel.release();
+  } catch (...) {
+    // no memory to say anything with: the promise stays open, the engine goes on
+  }
+}
+
+void ModelState::deliver(Napi::Env env, Napi::Function, std::nullptr_t*, Parcel* parcel) {
+  const std::unique_ptr<Parcel> owned(parcel);
+  if (!env) return;  // the environment is going
+  try {
+    owned->body(env);
+  } catch (const Napi::Error&) {
+    // Only an environment that is being terminated (a worker) refuses what bodies do outside of resolve(): nobody is left
+    // to tell, and an exception out of here would end the process.
+  }
 }
 
 uint64_t ModelState::begin(Pending pending, Napi::Env env) {
@@ -67,25 +72,28 @@ ModelState::Pending* ModelState::find(uint64_t number) {
   return found == pending_.end() ? nullptr : &found->second;
 }
 
-void ModelState::resolve(uint64_t number, Napi::Value value) {
-  Pending* pending = find(number);
-  if (!pending) return;
-  const Napi::Promise::Deferred deferred = pending->deferred;
-  settled(number);
-  deferred.Resolve(value);
+void ModelState::resolve(uint64_t number, const std::function<Napi::Value()>& make) {
+  if (!find(number)) return;
+  Pending pending = take(number);
+  if (pending.failure) return pending.deferred.Reject(pending.failure->Value());
+  try {
+    pending.deferred.Resolve(make());
+  } catch (const Napi::Error& error) {
+    pending.deferred.Reject(error.Value());
+  }
 }
 
-void ModelState::reject(uint64_t number, Napi::Value reason) {
-  Pending* pending = find(number);
-  if (!pending) return;
-  const Napi::Promise::Deferred deferred = pending->deferred;
-  settled(number);
-  deferred.Reject(reason);
+void ModelState::reject(uint64_t number, Napi::Env env, const Error& error) {
+  if (!find(number)) return;
+  Pending pending = take(number);
+  pending.deferred.Reject(pending.failure ? pending.failure->Value() : js_error(env, error).Value());
 }
 
-void ModelState::settled(uint64_t number) {
+ModelState::Pending ModelState::take(uint64_t number) {
+  Pending pending = std::move(pending_.find(number)->second);
   pending_.erase(number);
   if (pending_.empty() && !released_) post_.Unref(env_);
+  return pending;
 }
 
 }  // namespace minigpt4::addon

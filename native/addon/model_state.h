@@ -6,6 +6,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <unordered_map>
 
 #include "addon/errors.h"
@@ -13,7 +14,7 @@
 
 namespace minigpt4::addon {
 
-class ModelState {
+class ModelState : public std::enable_shared_from_this<ModelState> {
  public:
   /// Keeps the process alive only while a promise is open; ends the engine when the environment goes.
   static std::shared_ptr<ModelState> create(Napi::Env env, std::unique_ptr<Engine> engine);
@@ -27,32 +28,42 @@ class ModelState {
   /// The last use of the way back; open promises that the engine has refused still settle.
   void release();
 
-  /// Runs `body` on the JavaScript thread. Any thread, while the engine lives.
-  void post(std::function<void(Napi::Env)> body);
+  using Body = std::function<void(Napi::Env)>;
+  /// Runs `body` on the JavaScript thread, where this object is alive as long. Any thread, while the engine lives.
+  void post(Body body) noexcept;
 
   /// An open promise, by number, with what must live as long.
   struct Pending {
     Napi::Promise::Deferred deferred;
-    Napi::FunctionReference on_text;  // of a generation
-    Napi::ObjectReference keep;       // the JavaScript object that the work belongs to
+    Napi::FunctionReference on_text;      // of a generation
+    Napi::ObjectReference keep;           // the JavaScript object that the work belongs to
+    std::optional<Napi::Error> failure;   // what on_text threw: the reason of the rejection to come
   };
   uint64_t begin(Pending pending, Napi::Env env);
   /// Null when it is settled already.
   Pending* find(uint64_t number);
-  void resolve(uint64_t number, Napi::Value value);
-  void reject(uint64_t number, Napi::Value reason);
+  /// Resolves with what `make` gives, rejects with what it throws.
+  void resolve(uint64_t number, const std::function<Napi::Value()>& make);
+  void reject(uint64_t number, Napi::Env env, const Error& error);
 
  private:
+  struct Parcel {
+    std::shared_ptr<ModelState> state;
+    Body body;
+  };
+  static void deliver(Napi::Env env, Napi::Function, std::nullptr_t*, Parcel* parcel);
+  using Post = Napi::TypedThreadSafeFunction<std::nullptr_t, Parcel, deliver>;
+
   ModelState() = default;
   napi_env env_ = nullptr;
   std::unique_ptr<Engine> engine_;
-  Napi::ThreadSafeFunction post_;
+  Post post_;
   bool released_ = false;
   std::unordered_map<uint64_t, Pending> pending_;
   uint64_t next_ = 0;
 
   static void on_environment_exit(void* state);
-  void settled(uint64_t number);
+  Pending take(uint64_t number);
 };
 
 }  // namespace minigpt4::addon

@@ -1,12 +1,15 @@
 // Pictures as JavaScript hands them over: RGB bytes with their sizes, checked.
 #pragma once
 
+#include <memory>
+
 #include "addon/values.h"
 
 namespace minigpt4::addon {
 
 struct Picture {
-  Bytes bytes;  // [height, width, 3]
+  // [height, width, 3], a copy: the owner of an ArrayBuffer may resize or transfer it while the pool reads
+  std::shared_ptr<const std::vector<uint8_t>> rgb;
   int width, height;
 };
 

@@ -19,8 +19,8 @@ using Finish = std::function<Napi::Value(Napi::Env)>;
 
 class Task : public Napi::AsyncWorker {
  public:
-  /// `work` runs on a thread of the pool and must not touch JavaScript. `keep`: values that stay alive meanwhile (buffers
-  /// whose bytes the work reads). `done` (may be empty) runs on the JavaScript thread before the promise settles.
+  /// `work` runs on a thread of the pool and must not touch JavaScript, nor bytes of an ArrayBuffer, which its owner may
+  /// resize or transfer meanwhile. `keep`: an object that stays alive meanwhile. `done` (may be empty) runs on the JavaScript thread before the promise settles.
   static Napi::Promise start(Napi::Env env, std::function<Finish()> work, std::initializer_list<Napi::Object> keep = {},
                              std::function<void()> done = {}) {
     auto* task = new Task(env, std::move(work), std::move(done));
@@ -49,6 +49,8 @@ class Task : public Napi::AsyncWorker {
       deferred_.Resolve(finish_(Env()));
     } catch (const Napi::Error& error) {
       deferred_.Reject(error.Value());
+    } catch (...) {
+      deferred_.Reject(js_error(Env(), as_error(std::current_exception())).Value());
     }
   }
 

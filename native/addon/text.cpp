@@ -76,7 +76,7 @@ Napi::Value create_tokenizer(const Napi::CallbackInfo& info) {
       const Bytes bytes = to_bytes(info[0], "source");
       tokenizer = make_tokenizer(vocabulary_from_sentencepiece(bytes.data, bytes.size));
     }
-    return make(env.GetInstanceData<AddonData>()->tokenizer, tokenizer.release());
+    return make(env.GetInstanceData<AddonData>()->tokenizer, std::move(tokenizer));
   });
 }
 

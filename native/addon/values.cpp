@@ -89,7 +89,7 @@ Bytes to_bytes(const Napi::Value& value, const char* what) {
     wrong(what, "a Uint8Array", value);
   }
   const auto array = value.As<Napi::Uint8Array>();
-  return {array.Data(), array.ByteLength(), array};
+  return {array.Data(), array.ByteLength()};
 }
 
 std::vector<float> to_floats(const Napi::Value& value, const char* what) {

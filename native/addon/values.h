@@ -25,11 +25,10 @@ Napi::Object to_object(const Napi::Value& value, const char* what);
 Napi::Array to_array(const Napi::Value& value, const char* what);
 Napi::Function to_function(const Napi::Value& value, const char* what);
 Type to_type(const Napi::Value& value, const char* what);
-/// A Uint8Array (Buffer included), as a view of its bytes.
+/// A Uint8Array (Buffer included), as a view of its bytes. Valid until JavaScript runs again, and on its thread only.
 struct Bytes {
   const uint8_t* data;
   size_t size;
-  Napi::Object owner;  // keep it alive while the bytes are read
 };
 Bytes to_bytes(const Napi::Value& value, const char* what);
 std::vector<float> to_floats(const Napi::Value& value, const char* what);   // Float32Array
@@ -45,6 +44,9 @@ Napi::Int32Array from_ids(Napi::Env env, const std::vector<int32_t>& ids);
 Napi::Uint8Array from_bytes(Napi::Env env, const void* data, size_t size);
 /// Lower case, as the command line writes types.
 Napi::String from_type(Napi::Env env, Type type);
+
+/// GGUF's number of the array type.
+inline constexpr uint32_t kGgufArray = 9;
 
 // GGUF metadata (GgufKey of lib/addon.ts).
 Napi::Object from_gguf_key(Napi::Env env, const std::string& key, const GgufValue& value);

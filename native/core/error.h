@@ -1,6 +1,8 @@
 // The one exception type of the native code; the addon turns it into a JavaScript MiniGptError with the same code.
 #pragma once
 
+#include <exception>
+#include <new>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -46,6 +48,21 @@ template <class... Parts>
   std::ostringstream text;
   (text << ... << std::forward<Parts>(parts));
   throw Error(code, text.str());
+}
+
+/// Whatever was thrown, as an Error with a code. Call it in a catch block's thread with std::current_exception().
+inline Error as_error(std::exception_ptr thrown) {
+  try {
+    std::rethrow_exception(thrown);
+  } catch (const Error& error) {
+    return error;
+  } catch (const std::bad_alloc&) {
+    return Error(code::out_of_memory, "memory ran out, expected enough for the work at hand");
+  } catch (const std::exception& error) {
+    return Error(code::internal, error.what());
+  } catch (...) {
+    return Error(code::internal, "an exception of an unknown kind");
+  }
 }
 
 }  // namespace minigpt4

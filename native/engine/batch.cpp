@@ -14,7 +14,7 @@ BatchRunner::BatchRunner(MiniGpt4& model, Llama& llama, const KvCache& cache, in
       positions_(model.ops(), llama.max_rows()),
       page_table_(model.ops(), int64_t(max_sequences) * max_pages_) {}
 
-void BatchRunner::run(const std::vector<BatchPart>& parts, const Trace& trace) {
+bool BatchRunner::run(const std::vector<BatchPart>& parts, const Trace& trace, const Llama::Stop& stop) {
   host_offsets_.assign(1, 0);
   host_positions_.clear();
   host_page_table_.assign(parts.size() * size_t(max_pages_), 0);
@@ -37,10 +37,11 @@ void BatchRunner::run(const std::vector<BatchPart>& parts, const Trace& trace) {
   batch.positions = positions_;
   batch.page_table = page_table_;
   if (trace) trace("embeds", x_, batch.rows, model_.llama().width);
-  llama_.forward(x_, batch, cache_, trace);
+  if (!llama_.forward(x_, batch, cache_, trace, stop)) return false;
   for (const BatchPart& part : parts) {
     for (const Slot& slot : part.rows) part.sequence->append(slot);
   }
+  return true;
 }
 
 /// x_[T, C]: runs of tokens through the embedding table, pictures' rows from their own vectors.

@@ -20,8 +20,8 @@ class BatchRunner {
   BatchRunner(MiniGpt4& model, Llama& llama, const KvCache& cache, int context, int max_sequences);
 
   /// Computes all parts (their sequences have room reserved, page copies done) and appends their slots. Rows of the
-  /// result, in order, stay in `x()` until the next run.
-  void run(const std::vector<BatchPart>& parts, const Trace& trace = {});
+  /// result, in order, stay in `x()` until the next run. False: `stop` ended it early, and nothing was appended.
+  bool run(const std::vector<BatchPart>& parts, const Trace& trace = {}, const Llama::Stop& stop = {});
   const float* x() const { return x_; }
 
  private:

@@ -24,6 +24,7 @@ int cache_pages(int asked, int context) {
 }
 
 const Error kClosed(code::closed, "the model or the conversation was closed");
+const Error kAborted(code::aborted, "the answer was aborted");
 
 }  // namespace
 
@@ -42,6 +43,8 @@ Engine::Engine(std::unique_ptr<MiniGpt4> model, std::unique_ptr<Tokenizer> token
     fail(code::shape, "the tokenizer has ", tokenizer_->size(), " pieces, but the language model's vocabulary ",
          model_->llama().vocab);
   }
+  longest_piece_ = 1;
+  for (const std::string& piece : tokenizer_->vocabulary().pieces) longest_piece_ = std::max(longest_piece_, piece.size());
   thread_ = std::thread([this] { loop(); });
 }
 
@@ -49,107 +52,84 @@ Engine::~Engine() { close(); }
 
 // ---- any thread
 
-void Engine::submit(std::function<void()> run, std::function<void(const Error&)> refuse) {
+void Engine::submit(Jobs& queue, Job job) {
   {
     std::lock_guard lock(mutex_);
     if (!closing_) {
-      jobs_.push_back({std::move(run), std::move(refuse)});
+      queue.push_back(std::move(job));
       wake_.notify_one();
       return;
     }
   }
-  refuse(kClosed);
+  job.refuse(kClosed);
 }
 
 ConversationRef Engine::open() {
   auto conversation = std::make_shared<Conversation>(pool_);
-  submit([this, conversation] { conversations_.push_back(conversation); }, [](const Error&) {});
+  submit(jobs_, {[this, conversation] { conversations_.push_back(conversation); }, [](const Error&) {}});
   return conversation;
 }
 
 void Engine::generate(const ConversationRef& conversation, std::vector<PromptPart> parts, GenerateOptions options,
                       GenerateCallbacks callbacks) {
   const auto requested = Generation::Clock::now();
+  const auto abort = std::make_shared<std::atomic<bool>>(false);
+  {
+    std::lock_guard lock(conversation->mutex);
+    conversation->newest = abort;
+  }
   auto refuse = callbacks.on_error;
-  conversation->abort = false;
-  submit(
-      [=, this, parts = std::move(parts), callbacks = std::move(callbacks)] {
-        if (conversation->closed) throw kClosed;
-        if (conversation->answer) fail(code::argument, "this conversation is answering already: wait for that answer or abort it");
-        Prompt prompt = assemble(parts);
-        if (int(prompt.size()) > context_) {
-          fail(code::context_full, "the prompt takes ", prompt.size(), " positions, but the context has ", context_,
-               ": shorten it, or load the model with a longer context");
-        }
-        conversation->answer = std::make_unique<Generation>(*tokenizer_, conversation->sequence, std::move(prompt), options,
-                                                            callbacks, requested);
-        waiting_.push_back(conversation);
-      },
-      std::move(refuse));
+  submit(jobs_, {[=, this, parts = std::move(parts), options = std::move(options), callbacks = std::move(callbacks)] {
+                   begin_answer(conversation, parts, options, callbacks, abort, requested);
+                 },
+                 std::move(refuse)});
 }
 
 void Engine::abort(const ConversationRef& conversation) {
-  conversation->abort = true;
+  {
+    std::lock_guard lock(conversation->mutex);
+    if (conversation->newest) *conversation->newest = true;
+  }
   std::lock_guard lock(mutex_);
   wake_.notify_one();
 }
 
 void Engine::close(const ConversationRef& conversation) {
-  submit(
-      [this, conversation] {
-        conversation->closed = true;
-        if (conversation->answer) end(conversation, &kClosed);
-        conversation->sequence.truncate(0);
-        std::erase(conversations_, conversation);
-      },
-      [](const Error&) {});
+  submit(jobs_, {[this, conversation] {
+                   conversation->closed = true;
+                   if (conversation->answer) end(conversation, &kClosed);
+                   conversation->sequence.truncate(0);
+                   std::erase(conversations_, conversation);
+                 },
+                 [](const Error&) {}});
+  abort(conversation);  // a step that is under way stops; the job above says why before the abort is looked at
 }
 
 void Engine::encode_image(std::vector<float> pixels, std::function<void(Image, double)> on_done,
                           std::function<void(const Error&)> on_error) {
-  submit(
-      [this, pixels = std::move(pixels), on_done = std::move(on_done)] {
-        const auto began = Generation::Clock::now();
-        auto image = std::make_shared<const ImageTokens>(model_->encode_image(pixels.data()));
-        on_done(std::move(image), std::chrono::duration<double, std::milli>(Generation::Clock::now() - began).count());
-      },
-      std::move(on_error));
+  submit(heavy_, {[this, pixels = std::move(pixels), on_done = std::move(on_done)] {
+                    const auto began = Generation::Clock::now();
+                    auto image = std::make_shared<const ImageTokens>(model_->encode_image(pixels.data()));
+                    const std::chrono::duration<double, std::milli> took = Generation::Clock::now() - began;
+                    on_done(std::move(image), took.count());
+                  },
+                  std::move(on_error)});
 }
 
 void Engine::trace_image(std::vector<float> pixels, std::function<void(std::vector<Stage>)> on_done,
                          std::function<void(const Error&)> on_error) {
-  submit(
-      [this, pixels = std::move(pixels), on_done = std::move(on_done)] {
-        std::vector<Stage> stages;
-        model_->encode_image(pixels.data(), recorder(stages));
-        on_done(std::move(stages));
-      },
-      std::move(on_error));
+  submit(heavy_, {[this, pixels = std::move(pixels), on_done = std::move(on_done)] {
+                    std::vector<Stage> stages;
+                    model_->encode_image(pixels.data(), recorder(stages));
+                    on_done(std::move(stages));
+                  },
+                  std::move(on_error)});
 }
 
 void Engine::trace_prompt(std::vector<PromptPart> parts, std::function<void(std::vector<Stage>)> on_done,
                           std::function<void(const Error&)> on_error) {
-  submit(
-      [this, parts = std::move(parts), on_done = std::move(on_done)] {
-        const Prompt prompt = assemble(parts);
-        if (int(prompt.size()) > context_) fail(code::context_full, "the prompt takes ", prompt.size(), " positions of ", context_);
-        std::vector<Stage> stages;
-        const Trace record = recorder(stages);
-        Sequence sequence(pool_);
-        while (sequence.length() < int(prompt.size())) {
-          const int from = sequence.length(), n = std::min(llama_.max_rows(), int(prompt.size()) - from);
-          make_room(sequence, n);
-          batch_.run({{&sequence, Prompt(prompt.begin() + from, prompt.begin() + from + n)}}, record);
-          for (int row = 0; row < n; row += kLogitRows) {
-            std::vector<int32_t> rows;
-            for (int i = row; i < std::min(n, row + kLogitRows); ++i) rows.push_back(i);
-            llama_.logits(logits_, batch_.x(), rows.data(), int(rows.size()));
-            record("logits", logits_, int64_t(rows.size()), model_->llama().vocab);
-          }
-        }
-        on_done(std::move(stages));
-      },
-      std::move(on_error));
+  submit(heavy_, {[this, parts = std::move(parts), on_done = std::move(on_done)] { on_done(trace(parts)); },
+                  std::move(on_error)});
 }
 
 void Engine::close() {
@@ -166,43 +146,95 @@ void Engine::close() {
 
 void Engine::loop() {
   for (;;) {
-    Job job;
+    Jobs jobs;
+    Job heavy;
     {
       std::unique_lock lock(mutex_);
-      wake_.wait(lock, [&] { return closing_ || !jobs_.empty() || !active_.empty() || !waiting_.empty(); });
+      wake_.wait(lock, [&] {
+        return closing_ || !jobs_.empty() || !heavy_.empty() || !active_.empty() || !waiting_.empty();
+      });
       if (closing_) break;
-      if (!jobs_.empty()) {
-        job = std::move(jobs_.front());
-        jobs_.pop_front();
+      jobs.swap(jobs_);
+      if (!heavy_.empty()) {
+        heavy = std::move(heavy_.front());
+        heavy_.pop_front();
       }
     }
-    // one job, then one step: a long queue of pictures does not hold up those who are reading their answers
-    if (job.run) {
-      try {
-        job.run();
-      } catch (const Error& error) {
-        job.refuse(error);
-      } catch (const std::bad_alloc&) {
-        job.refuse(Error(code::out_of_memory, "memory ran out while a request was prepared"));
-      } catch (const std::exception& error) {
-        job.refuse(Error(code::internal, error.what()));
-      }
-    }
+    // everybody who has come joins the next step; one picture between two steps does not hold up those who read answers
+    for (Job& job : jobs) run(job);
+    if (heavy.run) run(heavy);
     if (!active_.empty() || !waiting_.empty()) step();
   }
-  // closing: everybody is told
-  std::deque<Job> left;
+  refuse_all();
+}
+
+/// What a job throws is told to its caller; nothing leaves this thread.
+void Engine::run(Job& job) noexcept {
+  try {
+    try {
+      job.run();
+    } catch (...) {
+      job.refuse(as_error(std::current_exception()));
+    }
+  } catch (...) {
+    // memory for the very telling is gone: the caller's promise stays open, the engine goes on
+  }
+}
+
+void Engine::refuse_all() {
+  Jobs left;
   {
     std::lock_guard lock(mutex_);
     left.swap(jobs_);
+    for (Job& job : heavy_) left.push_back(std::move(job));
+    heavy_.clear();
   }
-  for (const ConversationRef& conversation : std::vector<ConversationRef>(conversations_)) {
+  while (!conversations_.empty()) {
+    const ConversationRef conversation = conversations_.back();
+    conversations_.pop_back();
     conversation->closed = true;
     if (conversation->answer) end(conversation, &kClosed);
     conversation->sequence.truncate(0);
   }
-  conversations_.clear();
-  for (Job& job : left) job.refuse(kClosed);
+  for (Job& job : left) {
+    Job refusal{[&job] { job.refuse(kClosed); }, [](const Error&) {}};
+    run(refusal);
+  }
+}
+
+void Engine::begin_answer(const ConversationRef& conversation, const std::vector<PromptPart>& parts,
+                          const GenerateOptions& options, const GenerateCallbacks& callbacks, const AbortToken& abort,
+                          Generation::Clock::time_point requested) {
+  if (conversation->closed) throw kClosed;
+  if (*abort) throw kAborted;
+  if (conversation->answer && conversation->answer->aborted()) end(conversation, &kAborted);
+  if (conversation->answer) {
+    fail(code::argument, "this conversation is answering already: wait for that answer or abort it");
+  }
+  conversation->answer = std::make_unique<Generation>(*tokenizer_, conversation->sequence, assemble(parts), options, callbacks,
+                                                      abort, requested);
+  waiting_.push_back(conversation);
+}
+
+/// Every stage of a prompt, in a sequence of its own that is gone afterwards.
+std::vector<Engine::Stage> Engine::trace(const std::vector<PromptPart>& parts) {
+  const Prompt prompt = assemble(parts);
+  std::vector<Stage> stages;
+  const Trace record = recorder(stages);
+  Sequence sequence(pool_);
+  while (sequence.length() < int(prompt.size())) {
+    const int from = sequence.length(), n = std::min(llama_.max_rows(), int(prompt.size()) - from);
+    make_room(sequence, n);
+    const Prompt rows(prompt.begin() + from, prompt.begin() + from + n);
+    if (!batch_.run({{&sequence, rows}}, record, [this] { return closing_.load(); })) throw kClosed;
+    for (int row = 0; row < n; row += kLogitRows) {
+      std::vector<int32_t> wanted;
+      for (int i = row; i < std::min(n, row + kLogitRows); ++i) wanted.push_back(i);
+      llama_.logits(logits_, batch_.x(), wanted.data(), int(wanted.size()));
+      record("logits", logits_, int64_t(wanted.size()), model_->llama().vocab);
+    }
+  }
+  return stages;
 }
 
 void Engine::step() {
@@ -227,13 +259,16 @@ void Engine::step() {
         owners.push_back(conversation);
       }
     }
-    batch_.run(parts);
-    draw(parts, owners);
-  } catch (const std::exception& exception) {
+    const auto interrupted = [&] {
+      return closing_ || std::any_of(owners.begin(), owners.end(), [](const auto& c) { return c->answer->aborted(); });
+    };
+    // who was aborted is dropped before the pass is run again for the others, with the same result
+    if (batch_.run(parts, {}, interrupted)) draw(parts, owners);
+  } catch (...) {
     // what went wrong cannot be laid at one conversation's door: all that took part end with it, the engine goes on
-    const auto* known = dynamic_cast<const Error*>(&exception);
-    const Error error = known ? *known : Error(code::internal, exception.what());
-    for (const ConversationRef& conversation : std::vector<ConversationRef>(active_)) {
+    const Error error = as_error(std::current_exception());
+    while (!active_.empty()) {
+      const ConversationRef conversation = active_.back();
       conversation->sequence.truncate(0);
       end(conversation, &error);
     }
@@ -241,11 +276,10 @@ void Engine::step() {
 }
 
 void Engine::drop_aborted() {
-  const Error aborted(code::aborted, "the answer was aborted");
   std::vector<ConversationRef> all(active_);
   all.insert(all.end(), waiting_.begin(), waiting_.end());
   for (const ConversationRef& conversation : all) {
-    if (conversation->abort) end(conversation, &aborted);
+    if (conversation->answer->aborted()) end(conversation, &kAborted);
   }
 }
 
@@ -332,24 +366,36 @@ void Engine::draw(const std::vector<BatchPart>& parts, const std::vector<Convers
   }
 }
 
-/// Takes the answer off the lists and tells its caller.
-void Engine::end(const ConversationRef& conversation, const Error* error) {
+/// Takes the answer off the lists and tells its caller. The conversation is a copy: the lists hold what may be passed here.
+void Engine::end(const ConversationRef& listed, const Error* error) noexcept {
+  const ConversationRef conversation = listed;
   std::erase(active_, conversation);
   std::erase(waiting_, conversation);
   // the answer goes before its caller hears of it, so that the caller may ask again at once
   const std::unique_ptr<Generation> answer = std::move(conversation->answer);
   const GenerateCallbacks& callbacks = answer->callbacks();
-  if (error) {
-    if (callbacks.on_error) callbacks.on_error(*error);
-  } else if (callbacks.on_done) {
-    callbacks.on_done(std::move(answer->result()));
-  }
+  Job telling{[&] {
+                if (error) {
+                  if (callbacks.on_error) callbacks.on_error(*error);
+                } else if (callbacks.on_done) {
+                  callbacks.on_done(std::move(answer->result()));
+                }
+              },
+              [](const Error&) {}};
+  run(telling);
 }
 
+/// The prompt's positions. ERR_CONTEXT_FULL comes before the time it would take to tokenize far too long a text.
 Prompt Engine::assemble(const std::vector<PromptPart>& parts) const {
   Prompt prompt;
+  const auto check_length = [&](size_t positions, const char* at_least) {
+    if (positions <= size_t(context_)) return;
+    fail(code::context_full, "the prompt takes ", at_least, positions, " positions, but the context has ", context_,
+         ": shorten it, or load the model with a longer context");
+  };
   for (const PromptPart& part : parts) {
     if (const auto* text = std::get_if<std::string>(&part)) {
+      check_length(prompt.size() + text->size() / longest_piece_, "at least ");
       append_tokens(prompt, tokenizer_->encode(*text));
     } else if (const auto* id = std::get_if<int32_t>(&part)) {
       append_tokens(prompt, {*id});
@@ -364,6 +410,7 @@ Prompt Engine::assemble(const std::vector<PromptPart>& parts) const {
       append_image(prompt, image);
     }
   }
+  check_length(prompt.size(), "");
   for (const Slot& slot : prompt) {
     if (!slot.image && (slot.id < 0 || slot.id >= model_->llama().vocab)) {
       fail(code::argument, "token id ", slot.id, " is outside the vocabulary of ", model_->llama().vocab, " tokens");

@@ -32,7 +32,8 @@ struct Conversation {
   std::unique_ptr<Generation> answer;  // the engine's thread only; null when idle
   uint64_t last_used = 0;              // the engine's thread only
   bool closed = false;                 // the engine's thread only
-  std::atomic<bool> abort{false};
+  std::mutex mutex;                    // guards newest
+  AbortToken newest;                   // of the answer asked for last; null before the first
 };
 using ConversationRef = std::shared_ptr<Conversation>;
 
@@ -56,11 +57,11 @@ class Engine {
   /// ERR_CLOSED, ERR_ARGUMENT (a generation is running in this conversation, ids outside the vocabulary), …
   void generate(const ConversationRef& conversation, std::vector<PromptPart> parts, GenerateOptions options,
                 GenerateCallbacks callbacks);
-  /// Ends the running or waiting answer with ERR_ABORTED before its next token.
+  /// Ends the answer asked for last, running or waiting, with ERR_ABORTED: within a token, in a prompt within a layer.
   void abort(const ConversationRef& conversation);
   /// Ends it with ERR_CLOSED and returns its pages.
   void close(const ConversationRef& conversation);
-  /// pixels[3, S, S], normalised.
+  /// pixels[3, S, S], normalised. Pictures and traces take turns with the answers' steps.
   void encode_image(std::vector<float> pixels, std::function<void(Image, double milliseconds)> on_done,
                     std::function<void(const Error&)> on_error);
   /// The stages of one picture or prompt, in order, in host memory.
@@ -69,6 +70,7 @@ class Engine {
     std::vector<float> values;
     int64_t rows = 0, cols = 0;
   };
+  /// Errors: ERR_CLOSED, ERR_ARGUMENT (no vision side), ERR_CONTEXT_FULL (a prompt beyond the context), ERR_OUT_OF_MEMORY.
   void trace_image(std::vector<float> pixels, std::function<void(std::vector<Stage>)> on_done,
                    std::function<void(const Error&)> on_error);
   void trace_prompt(std::vector<PromptPart> parts, std::function<void(std::vector<Stage>)> on_done,
@@ -81,6 +83,7 @@ class Engine {
     std::function<void()> run;
     std::function<void(const Error&)> refuse;
   };
+  using Jobs = std::deque<Job>;
 
   std::unique_ptr<MiniGpt4> model_;
   std::unique_ptr<Tokenizer> tokenizer_;
@@ -93,10 +96,13 @@ class Engine {
   Buffer<float> logits_;
   std::vector<float> host_logits_;
 
-  std::mutex mutex_;  // guards jobs_, closing_
+  size_t longest_piece_;  // bytes of the vocabulary's longest
+
+  std::mutex mutex_;  // guards jobs_, heavy_ and the setting of closing_
   std::condition_variable wake_;
-  std::deque<Job> jobs_;
-  bool closing_ = false;
+  Jobs jobs_;   // that take no time: all are done before the next step
+  Jobs heavy_;  // pictures and traces: one a step
+  std::atomic<bool> closing_{false};
   std::mutex join_mutex_;
   std::thread thread_;
 
@@ -106,15 +112,20 @@ class Engine {
   std::vector<ConversationRef> active_;         // with an answer that has
   uint64_t clock_ = 0;
 
-  void submit(std::function<void()> run, std::function<void(const Error&)> refuse);
+  void submit(Jobs& queue, Job job);
   void loop();
+  void refuse_all();
+  static void run(Job& job) noexcept;
+  void begin_answer(const ConversationRef& conversation, const std::vector<PromptPart>& parts, const GenerateOptions& options,
+                    const GenerateCallbacks& callbacks, const AbortToken& abort, Generation::Clock::time_point requested);
+  std::vector<Stage> trace(const std::vector<PromptPart>& parts);
   void step();
   void drop_aborted();
   void admit();
   void share_beginning(Conversation& conversation);
   void make_room(Sequence& sequence, int positions);
   void draw(const std::vector<BatchPart>& parts, const std::vector<ConversationRef>& owners);
-  void end(const ConversationRef& conversation, const Error* error);
+  void end(const ConversationRef& listed, const Error* error) noexcept;
   Prompt assemble(const std::vector<PromptPart>& parts) const;
   int pages_for(int positions) const;
   Trace recorder(std::vector<Stage>& stages);

@@ -22,11 +22,12 @@ const char* name(FinishReason reason) {
 }
 
 Generation::Generation(const Tokenizer& tokenizer, Sequence& sequence, Prompt prompt, GenerateOptions options,
-                       GenerateCallbacks callbacks, Clock::time_point requested)
+                       GenerateCallbacks callbacks, AbortToken abort, Clock::time_point requested)
     : sequence_(sequence),
       prompt_(std::move(prompt)),
       options_(std::move(options)),
       callbacks_(std::move(callbacks)),
+      abort_(std::move(abort)),
       sampler_(options_.sampling),
       detokenizer_(tokenizer),
       stops_(options_.stop),

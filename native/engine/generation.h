@@ -1,6 +1,7 @@
 // One answer in the making: what to compute next, how the next token is drawn, and when it is over.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <functional>
 #include <string>
@@ -36,6 +37,9 @@ struct GenerateResult {
   double prefill_ms = 0, decode_ms = 0, first_token_ms = 0;
 };
 
+/// Set from any thread to end one answer.
+using AbortToken = std::shared_ptr<std::atomic<bool>>;
+
 /// Called on the engine's thread. Exactly one of on_done and on_error, once, last.
 struct GenerateCallbacks {
   std::function<void(std::string text, std::vector<int32_t> ids)> on_text;
@@ -49,11 +53,12 @@ class Generation {
 
   /// `requested`: when the caller asked. Errors: those of Sampler; ERR_ARGUMENT (max_tokens < 1, empty prompt).
   Generation(const Tokenizer& tokenizer, Sequence& sequence, Prompt prompt, GenerateOptions options,
-             GenerateCallbacks callbacks, Clock::time_point requested);
+             GenerateCallbacks callbacks, AbortToken abort, Clock::time_point requested);
 
   Sequence& sequence() { return sequence_; }
   const Prompt& prompt() const { return prompt_; }
   const GenerateCallbacks& callbacks() const { return callbacks_; }
+  bool aborted() const { return *abort_; }
   /// Positions that this answer takes at most, prompt included.
   int most_positions(int context) const;
   /// Starts the clock and keeps of the sequence's cache what the prompt begins with; the last position is always
@@ -72,6 +77,7 @@ class Generation {
   Prompt prompt_;
   GenerateOptions options_;
   GenerateCallbacks callbacks_;
+  AbortToken abort_;
   Sampler sampler_;
   StreamingDetokenizer detokenizer_;
   StopMatcher stops_;

@@ -9,7 +9,11 @@
 namespace minigpt4 {
 namespace {
 
-/// A count from the file, 1..limit. The limits are far beyond any real model: they only keep products of sizes in 63 bits.
+// Far beyond any real picture, and small enough that patches and pixels are counted in an int.
+constexpr uint64_t kLargestImage = 1 << 13;
+
+/// A count from the file, 1..limit. The default limit is far beyond any real model: it keeps the product of two sizes in 48
+/// bits; the weights, whose shapes are checked against the file's length, bound the rest.
 int count(const GgufFile& file, const std::string& key, uint64_t value, uint64_t limit = 1u << 24) {
   if (value < 1 || value > limit) {
     fail(code::file_format, file.path(), ": ", key, " is ", value, ", expected 1 to ", limit);
@@ -50,7 +54,7 @@ std::array<float, 3> three(const GgufFile& file, const std::string& key) {
 VisionConfig read_vision_config(const GgufFile& file) {
   VisionConfig c{};
   const std::string v = "minigpt4.vit.";
-  c.vit.image_size = count(file, v + "image_size");
+  c.vit.image_size = count(file, v + "image_size", file.unsigned_key(v + "image_size"), kLargestImage);
   c.vit.patch_size = count(file, v + "patch_size");
   c.vit.width = count(file, v + "embedding_length");
   c.vit.heads = count(file, v + "head_count");
@@ -116,11 +120,13 @@ LlamaConfig read_llama_config(const GgufFile& file) {
   divides(file, "rotary dimension count", c.rope_dims, "the pair's", 2);
   c.eps = positive(file, "llama.attention.layer_norm_rms_epsilon");
   c.rope_base = positive(file, "llama.rope.freq_base", file.float_key("llama.rope.freq_base", 10000.0));
-  const std::string scaling = file.string_key("llama.rope.scaling.type", "");
+  // as llama.cpp reads them: without a type the scaling is linear, without a factor the older key counts, 0 means none
+  const std::string scaling = file.string_key("llama.rope.scaling.type", "linear");
   if (scaling == "linear") {
-    c.rope_scale = positive(file, "llama.rope.scaling.factor", file.float_key("llama.rope.scaling.factor", 1.0));
-  } else if (scaling.empty() || scaling == "none") {
-    c.rope_scale = positive(file, "llama.rope.scale_linear", file.float_key("llama.rope.scale_linear", 1.0));
+    const double factor = file.float_key("llama.rope.scaling.factor", file.float_key("llama.rope.scale_linear", 0.0));
+    c.rope_scale = factor == 0 ? 1.0f : positive(file, "llama.rope.scaling.factor", factor);
+  } else if (scaling == "none") {
+    c.rope_scale = 1;
   } else {
     fail(code::unsupported, file.path(), ": rotary scaling \"", scaling, "\" is not supported, expected none or linear");
   }

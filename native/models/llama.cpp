@@ -39,6 +39,9 @@ Llama::Llama(Ops& ops, const LlamaConfig& config, const LlamaWeights& weights, i
   std::vector<float> frequencies(size_t(half), 0.0f), factors(size_t(half), 1.0f);
   if (w_.rope_factors) ops_.download(factors.data(), w_.rope_factors.get(), factors.size() * sizeof(float));
   for (int i = 0; i < half; ++i) {
+    if (!(factors[size_t(i)] > 0)) {
+      fail(code::file_format, "rope_freqs.weight holds ", factors[size_t(i)], " at ", i, ", expected positive numbers");
+    }
     // as the reference computes it: the power in float32
     const float power = std::pow(c_.rope_base, -float(i) / float(half));
     frequencies[size_t(i)] = power / (c_.rope_scale * factors[size_t(i)]);
@@ -56,11 +59,12 @@ void Llama::embed(float* y, const int32_t* ids, int T) {
   ops_.embed(y, *w_.embedding, ids_, T);
 }
 
-void Llama::forward(float* x, const RaggedBatch& batch, const KvCache& cache, const Trace& trace) {
+bool Llama::forward(float* x, const RaggedBatch& batch, const KvCache& cache, const Trace& trace, const Stop& stop) {
   const int T = batch.rows, C = c_.width, D = c_.head_dim, half = c_.rope_dims / 2;
   const float scale = 1 / std::sqrt(float(D));
   ops_.rope_table(rotation_, batch.positions, frequencies_, T, half);
   for (int i = 0; i < c_.depth; ++i) {
+    if (stop && stop()) return false;
     const LlamaLayer& l = w_.layers[size_t(i)];
     const KvPages& pages = cache.layer(i);
     // x = x + out(attention(rope(q), rope(k), v)), all of norm(x)
@@ -81,6 +85,7 @@ void Llama::forward(float* x, const RaggedBatch& batch, const KvCache& cache, co
     ops_.matmul(x, *l.down.weight, gate_, l.down.bias.get(), T, Accumulate::yes);
     if (trace) trace("llama.layer." + std::to_string(i), x, T, C);
   }
+  return true;
 }
 
 void Llama::logits(float* y, const float* x, const int32_t* rows, int n) {

@@ -1,6 +1,7 @@
 // The language model: Llama's decoder over ragged batches and a paged cache.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "models/scratch.h"
@@ -29,8 +30,11 @@ class Llama {
 
   /// y[T, C] = embeddings of ids (checked against the vocabulary: ERR_ARGUMENT). ids: host memory.
   void embed(float* y, const int32_t* ids, int T);
-  /// x[T, C] through all layers, in place; writes the batch's keys and values into the cache.
-  void forward(float* x, const RaggedBatch& batch, const KvCache& cache, const Trace& trace = {});
+  /// Asked between layers; true ends a pass early.
+  using Stop = std::function<bool()>;
+  /// x[T, C] through all layers, in place; writes the batch's keys and values into the cache. False: stopped early, and x is
+  /// of no use; the same pass may be run again from the embeddings.
+  bool forward(float* x, const RaggedBatch& batch, const KvCache& cache, const Trace& trace = {}, const Stop& stop = {});
   /// y[n, V] = logits of rows of x, by index (host memory).
   void logits(float* y, const float* x, const int32_t* rows, int n);
 

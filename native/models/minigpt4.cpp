@@ -59,12 +59,21 @@ void check_fit(const GgufFile& vision_file, const VisionConfig& vision, const Gg
 
 }  // namespace
 
+ModelFiles ModelFiles::open(const std::string& model, const std::string& llm, const std::string& projection) {
+  if (model.empty() && llm.empty()) fail(code::argument, "no model file was given, expected one at least");
+  if (model.empty() && !projection.empty()) {
+    fail(code::argument, projection, ": a projection was given to a language model alone, expected a vision file with it");
+  }
+  const auto open_one = [](const std::string& path) -> std::shared_ptr<const GgufFile> {
+    return path.empty() ? nullptr : std::make_shared<const GgufFile>(path);
+  };
+  return {open_one(model), open_one(llm), open_one(projection)};
+}
+
 MiniGpt4::MiniGpt4(std::unique_ptr<Ops> ops, const ModelFiles& files, const std::function<void(double)>& on_progress)
     : ops_(std::move(ops)) {
-  const auto open = [](const std::string& path) { return path.empty() ? nullptr : std::make_unique<GgufFile>(path); };
-  const std::unique_ptr<GgufFile> model = open(files.model), llm = open(files.llm), projection = open(files.projection);
-  if (!model && !llm) fail(code::argument, "no model file was given");
-  const GgufFile& llm_file = llm ? *llm : *model;
+  const auto& [model, llm, projection] = files;
+  const GgufFile& llm_file = files.language_model();
   const GgufFile* projection_file = projection ? projection.get() : model.get();
 
   expect_language_model(llm_file, llm != nullptr);

@@ -17,11 +17,16 @@ namespace minigpt4 {
 
 class GgufFile;
 
-/// Which files make a model. The language model may come from `llm`, the projection from `projection`.
+/// The open files that make a model.
 struct ModelFiles {
-  std::string model;       // a bundle, or a vision file; "": a language model alone (`llm`), which sees no pictures
-  std::string llm;         // "": in `model`
-  std::string projection;  // "": in `model`
+  std::shared_ptr<const GgufFile> model;       // a bundle, or a vision file; null: a language model alone, which sees nothing
+  std::shared_ptr<const GgufFile> llm;         // null: in `model`
+  std::shared_ptr<const GgufFile> projection;  // null: in `model`
+
+  /// Opens what is named; "" leaves a file out. Errors: those of GgufFile; ERR_ARGUMENT (neither a model nor a language
+  /// model, a projection without a model).
+  static ModelFiles open(const std::string& model, const std::string& llm, const std::string& projection);
+  const GgufFile& language_model() const { return llm ? *llm : *model; }
 };
 
 /// The vectors of one picture, in host memory.

@@ -8,7 +8,7 @@ struct List {
   TensorVisitor& visitor;
 
   void floats(const std::string& name, int64_t cols, Floats& slot) {
-    visitor.floats(name, 0, cols, slot, Presence::required);
+    visitor.floats(name, {uint64_t(cols)}, slot, Presence::required);
   }
   void norm(const std::string& name, int64_t width, Norm& norm) {
     floats(name + ".weight", width, norm.weight);
@@ -17,7 +17,7 @@ struct List {
   void rms_norm(const std::string& name, int64_t width, Norm& norm) { floats(name + ".weight", width, norm.weight); }
   void linear(const std::string& name, int64_t rows, int64_t cols, Linear& linear, Presence bias = Presence::required) {
     visitor.matrix(name + ".weight", rows, cols, linear.weight, Presence::required);
-    visitor.floats(name + ".bias", 0, rows, linear.bias, bias);
+    visitor.floats(name + ".bias", {uint64_t(rows)}, linear.bias, bias);
   }
 };
 
@@ -26,7 +26,7 @@ struct List {
 void visit_tensors(const VitConfig& c, VitWeights& w, TensorVisitor& visitor) {
   List list{visitor};
   list.floats("v.class_embd", c.width, w.class_token);
-  visitor.floats("v.position_embd.weight", c.rows(), c.width, w.positions, Presence::required);
+  visitor.floats("v.position_embd.weight", {uint64_t(c.width), uint64_t(c.rows())}, w.positions, Presence::required);
   list.linear("v.patch_embd", c.width, int64_t(3) * c.patch_size * c.patch_size, w.patch);
   w.blocks.resize(size_t(c.depth));
   for (int i = 0; i < c.depth; ++i) {
@@ -44,7 +44,7 @@ void visit_tensors(const VitConfig& c, VitWeights& w, TensorVisitor& visitor) {
 
 void visit_tensors(const QFormerConfig& c, int vit_width, QFormerWeights& w, TensorVisitor& visitor) {
   List list{visitor};
-  visitor.floats("qf.query_tokens", c.queries, c.width, w.queries, Presence::required);
+  visitor.floats("qf.query_tokens", {uint64_t(c.width), uint64_t(c.queries)}, w.queries, Presence::required);
   list.norm("qf.embd_norm", c.width, w.embedding);
   w.layers.resize(size_t(c.depth));
   for (int i = 0; i < c.depth; ++i) {
@@ -89,7 +89,8 @@ void visit_tensors(const LlamaConfig& c, LlamaWeights& w, TensorVisitor& visitor
   }
   list.rms_norm("output_norm", c.width, w.norm);
   visitor.matrix("output.weight", c.vocab, c.width, w.head, Presence::optional);
-  visitor.floats("rope_freqs.weight", 0, c.rope_dims / 2, w.rope_factors, Presence::optional);
+  // Llama 3.1's frequencies are divided by these, as llama.cpp does it; the files of older models have none
+  visitor.floats("rope_freqs.weight", {uint64_t(c.rope_dims / 2)}, w.rope_factors, Presence::optional);
 }
 
 }  // namespace minigpt4

@@ -18,8 +18,8 @@ class TensorVisitor {
   /// A weight that is multiplied with: [rows, cols] of any type that can be read.
   virtual void matrix(const std::string& name, int64_t rows, int64_t cols, std::unique_ptr<Matrix>& slot,
                       Presence presence) = 0;
-  /// Values that are used one by one: [rows, cols], or [cols] where rows is 0; F32, F16 or BF16 in the file.
-  virtual void floats(const std::string& name, int64_t rows, int64_t cols, Floats& slot, Presence presence) = 0;
+  /// Values that are used one by one, of a shape in the file's order: {cols}, or {cols, rows}; F32, F16 or BF16 in the file.
+  virtual void floats(const std::string& name, const std::vector<uint64_t>& shape, Floats& slot, Presence presence) = 0;
 };
 
 void visit_tensors(const VitConfig& config, VitWeights& weights, TensorVisitor& visitor);

@@ -1,5 +1,7 @@
 #include "models/weight_loader.h"
 
+#include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "core/blocks.h"
@@ -48,9 +50,7 @@ void WeightLoader::matrix(const std::string& name, int64_t rows, int64_t cols, s
   if (on_bytes_) on_bytes_(tensor->bytes);
 }
 
-void WeightLoader::floats(const std::string& name, int64_t rows, int64_t cols, Floats& slot, Presence presence) {
-  std::vector<uint64_t> shape{uint64_t(cols)};
-  if (rows > 0) shape.push_back(uint64_t(rows));
+void WeightLoader::floats(const std::string& name, const std::vector<uint64_t>& shape, Floats& slot, Presence presence) {
   const GgufTensor* tensor = expect(file_, name, shape, presence);
   if (!tensor) return;
   if (is_quantized(tensor->type)) {
@@ -59,6 +59,11 @@ void WeightLoader::floats(const std::string& name, int64_t rows, int64_t cols, F
   }
   std::vector<float> values(tensor->values());
   decode_row(tensor->type, tensor->data, values.data(), values.size());
+  const auto bad = std::find_if(values.begin(), values.end(), [](float v) { return !std::isfinite(v); });
+  if (bad != values.end()) {
+    fail(code::file_format, file_.path(), ": tensor ", name, " holds ", *bad, " at ", bad - values.begin(),
+         ", expected finite numbers: the file may be damaged");
+  }
   const size_t bytes = values.size() * sizeof(float);
   float* memory = static_cast<float*>(ops_.allocate(bytes, owner_));
   Ops* ops = &ops_;

@@ -13,13 +13,14 @@ class GgufFile;
 class WeightLoader : public TensorVisitor {
  public:
   /// `owner`: under which name the memory is reported. `on_bytes` (may be empty): called with the bytes of each tensor read.
-  /// Errors of the visits: ERR_MISSING_TENSOR, ERR_SHAPE, ERR_FILE_FORMAT (a value that is no finite number where one is
-  /// expected), ERR_OUT_OF_MEMORY, ERR_FILE_CHANGED.
+  /// Errors of the visits: ERR_MISSING_TENSOR, ERR_SHAPE, ERR_FILE_FORMAT (floats() of a quantized tensor or of values that
+  /// are not finite; a matrix's values are not looked at), ERR_OUT_OF_MEMORY. Whether the file stayed as it was is for
+  /// GgufFile::check_unchanged to say, after all visits.
   WeightLoader(Ops& ops, const GgufFile& file, const char* owner, std::function<void(uint64_t)> on_bytes);
 
   void matrix(const std::string& name, int64_t rows, int64_t cols, std::unique_ptr<Matrix>& slot,
               Presence presence) override;
-  void floats(const std::string& name, int64_t rows, int64_t cols, Floats& slot, Presence presence) override;
+  void floats(const std::string& name, const std::vector<uint64_t>& shape, Floats& slot, Presence presence) override;
   /// Values of all tensors read so far.
   int64_t parameters() const { return parameters_; }
 

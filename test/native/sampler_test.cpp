@@ -278,6 +278,6 @@ TEST("sampler: errors") {
   CHECK_ERROR(code::argument, "repetition penalty is 0", Sampler(greedy(0.0f)));
   Sampler sampler(greedy());
   const float bad[3] = {0.0f, nan, nan};
-  CHECK_ERROR(code::internal, "logit 1", sampler.next(bad, 3));
+  CHECK_ERROR(code::file_format, "logit 1", sampler.next(bad, 3));
   CHECK_ERROR(code::argument, "at least 1", sampler.next(bad, 0));
 }
