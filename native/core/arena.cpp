@@ -7,6 +7,9 @@
 #include <memory>
 #include <new>
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <sys/mman.h>
 
 #include "core/error.h"
@@ -40,6 +43,9 @@ std::unique_ptr<void, Free> allocate(size_t bytes) {
 
 Arena::~Arena() {
   for (const auto& [memory, piece] : pieces_) std::free(memory);
+#ifdef __GLIBC__
+  malloc_trim(0);  // a model is gone: glibc would keep the smaller of its pieces for the next one
+#endif
 }
 
 void* Arena::take(size_t bytes, std::string_view owner) {

@@ -52,7 +52,11 @@ MappedFile::MappedFile(const std::string& path) : path_(path) {
   size_ = size_t(about.st_size);
   modified_ns_ = modified_ns(about);
   void* const mapping = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.number, 0);
-  if (mapping == MAP_FAILED) fail(code::file_read, "cannot map ", path, " (", size_, " bytes): ", std::strerror(errno));
+  if (mapping == MAP_FAILED) {
+    const int reason = errno;
+    fail(reason == ENOMEM ? code::out_of_memory : code::file_read, "cannot map ", path, " (", size_,
+         " bytes): ", std::strerror(reason));
+  }
   try {
     guard_ = watch_mapping(mapping, size_, path_);
   } catch (...) {

@@ -46,6 +46,9 @@ void divides(const GgufFile& file, const char* what, int whole, const char* by, 
 std::array<float, 3> three(const GgufFile& file, const std::string& key) {
   const std::vector<double> values = file.floats_key(key);
   if (values.size() != 3) fail(code::file_format, file.path(), ": ", key, " has ", values.size(), " values, expected 3");
+  for (double value : values) {
+    if (!std::isfinite(value)) fail(code::file_format, file.path(), ": ", key, " holds ", value, ", expected finite numbers");
+  }
   return {float(values[0]), float(values[1]), float(values[2])};
 }
 

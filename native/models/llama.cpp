@@ -45,6 +45,10 @@ Llama::Llama(Ops& ops, const LlamaConfig& config, const LlamaWeights& weights, i
     // as the reference computes it: the power in float32
     const float power = std::pow(c_.rope_base, -float(i) / float(half));
     frequencies[size_t(i)] = power / (c_.rope_scale * factors[size_t(i)]);
+    if (!std::isfinite(frequencies[size_t(i)])) {
+      fail(code::file_format, "rotary base ", c_.rope_base, " and scale ", c_.rope_scale, " give the frequency ",
+           frequencies[size_t(i)], ", expected a finite one");
+    }
   }
   ops_.upload(frequencies_, frequencies.data(), frequencies.size() * sizeof(float));
 }

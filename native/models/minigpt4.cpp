@@ -1,6 +1,7 @@
 #include "models/minigpt4.h"
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "core/error.h"
 #include "core/gguf.h"
@@ -33,6 +34,18 @@ void expect_language_model(const GgufFile& file, bool separate) {
 void expect_projection(const GgufFile& file) {
   if (file.find("minigpt4.projection.output_length")) return;
   fail(code::argument, file.path(), " holds no projection: give a projection file as well");
+}
+
+/// A block count that is too small would leave tensors out without a word, and answer differently.
+void check_block_count(const GgufFile& file, const std::string& prefix, int depth) {
+  for (const GgufTensor& tensor : file.tensors()) {
+    if (tensor.name.compare(0, prefix.size(), prefix) != 0) continue;
+    const long block = std::strtol(tensor.name.c_str() + prefix.size(), nullptr, 10);
+    if (block >= depth) {
+      fail(code::file_format, file.path(), ": tensor ", tensor.name, " is of a block beyond the ", depth,
+           " that the file's keys tell of");
+    }
+  }
 }
 
 /// The three parts must be of one family; the classic mistake is a 13B projection with a 7B language model.
@@ -113,6 +126,7 @@ void MiniGpt4::load_vision(const GgufFile& file, const std::function<void(uint64
   const VitConfig& v = vision_->vit;
   WeightLoader vit(*ops_, file, "vit weights", on_bytes);
   visit_tensors(v, vit_weights_, vit);
+  check_block_count(file, "v.blk.", v.depth);
   parameters_.vision = vit.parameters();
   vit_.emplace(*ops_, v, vit_weights_, 1);
   pixels_ = Buffer<float>(*ops_, int64_t(3) * v.image_size * v.image_size);
@@ -121,6 +135,7 @@ void MiniGpt4::load_vision(const GgufFile& file, const std::function<void(uint64
   const QFormerConfig& q = *vision_->qformer;
   WeightLoader qformer(*ops_, file, "qformer weights", on_bytes);
   visit_tensors(q, v.width, qformer_weights_, qformer);
+  check_block_count(file, "qf.blk.", q.depth);
   parameters_.qformer = qformer.parameters();
   qformer_.emplace(*ops_, q, qformer_weights_, v.rows(), 1);
   queries_ = Buffer<float>(*ops_, int64_t(q.queries) * q.width);
@@ -136,6 +151,7 @@ void MiniGpt4::load_projection(const GgufFile& file, const std::function<void(ui
 void MiniGpt4::load_llama(const GgufFile& file, const std::function<void(uint64_t)>& on_bytes) {
   WeightLoader llm(*ops_, file, "llm weights", on_bytes);
   visit_tensors(llama_, llama_weights_, llm);
+  check_block_count(file, "blk.", llama_.depth);
   parameters_.llm = llm.parameters();
 }
 
