@@ -61,7 +61,7 @@ export interface SentencePieceModel {
   removeExtraWhitespaces: boolean;
 }
 
-/** A tokenizer without a model, from a `tokenizer.model` or a GGUF file. */
+/** A tokenizer without a model, from a `tokenizer.model` or a GGUF file; it works on the JavaScript thread. */
 export interface NativeTokenizer {
   readonly size: number;
   /** Ids of one text on its own; `specials`: parse `<s>`, `</s>`, … in it (default false). No BOS. */
@@ -81,7 +81,7 @@ export interface NativeLoadOptions {
   device?: string;
   threads?: number;
   cpuLevel?: string;
-  /** Positions of one sequence at most; default: the model's context length. */
+  /** Positions of one sequence at most; default: the model's context length, but 4096 at most. */
   contextLength?: number;
   /** Positions of all sequences together that the KV cache holds; default: contextLength. */
   cacheLength?: number;
@@ -187,7 +187,10 @@ export interface NativeModel {
   traceImage(pixels: Float32Array): Promise<Record<string, Float32Array>>;
   /** Every stage of one prompt ('embeds', 'llama.layer.0', 'logits' of every row). */
   tracePrompt(prompt: NativePromptPart[]): Promise<Record<string, Float32Array>>;
-  /** Ends everything that runs (ERR_CLOSED) and frees the model; later calls reject with ERR_CLOSED. */
+  /**
+   * Ends everything that runs (ERR_CLOSED) and frees the model. After it info, encode, decode, openSequence and generate throw ERR_CLOSED,
+   * and what gives a promise rejects with it.
+   */
   close(): Promise<void>;
 }
 
@@ -204,13 +207,13 @@ export interface Addon {
     keys: GgufKey[],
     tensors: { name: string; type: TypeName; shape: number[] }[],
   ): NativeGgufWriter;
-  /** Blocks of `type` for rows of `rowLength` values, and back. */
+  /** Blocks of `type` for rows of `rowLength` values, and back. On the JavaScript thread, as for tests and tools. */
   encodeRows(type: TypeName, rowLength: number, values: Float32Array): Uint8Array;
   decodeRows(type: TypeName, rowLength: number, bytes: Uint8Array): Float32Array;
   /** Element by element sum of two IEEE half arrays, rounded to half as PyTorch adds them. */
   addHalf(a: Uint8Array, b: Uint8Array): Uint8Array;
   readSentencePiece(bytes: Uint8Array): SentencePieceModel;
-  /** From a `tokenizer.model`'s bytes, or from the path of a GGUF file. */
+  /** From a `tokenizer.model`'s bytes, or from the path of a GGUF file. Reads it on the JavaScript thread, as for tests and tools. */
   createTokenizer(source: Uint8Array | string): NativeTokenizer;
   /** Pillow's bicubic: RGB [height, width, 3] to [size, size, 3]. */
   resizeBicubic(rgb: Uint8Array, width: number, height: number, size: number): Promise<Uint8Array>;

@@ -2,9 +2,9 @@
 import type { NativeImage, NativeSequence } from './addon.js';
 import { MiniGptError } from './errors.js';
 import { generate } from './generate.js';
-import type { Picture } from './image.js';
+import { heed, type Picture } from './image.js';
 import type { ChatModel } from './model.js';
-import { checkOptions, generateRules, show, type ChatOptions, type GenerateOptions } from './options.js';
+import { checkOptions, generateRules, imageRules, show, type ChatOptions, type GenerateOptions } from './options.js';
 import { renderPrompt, withImage, withQuestion, type Message, type Template } from './prompt.js';
 import { Run } from './run.js';
 
@@ -46,18 +46,14 @@ export class Chat {
   /**
    * Shows a picture; the next question is about it. Errors: as `readPicture`, and ERR_ARGUMENT (busy), ERR_ABORTED, ERR_CLOSED.
    */
-  async image(picture: Picture, options: { signal?: AbortSignal } = {}): Promise<void> {
-    if (options.signal !== undefined && !(options.signal instanceof AbortSignal)) {
-      throw new MiniGptError(
-        'ERR_ARGUMENT',
-        `image(): option signal: expected an AbortSignal, found ${show(options.signal)}`,
-      );
-    }
+  async image(picture: Picture, options?: { signal?: AbortSignal }): Promise<void> {
+    heed(picture);
+    const checked = checkOptions(imageRules, options, 'image()');
     const done = this.#begin('a picture is being read: await chat.image() first');
     const { stop } = this.#busy!;
     const before = this.#messages;
     try {
-      const signal = options.signal ? AbortSignal.any([options.signal, stop.signal]) : stop.signal;
+      const signal = checked.signal ? AbortSignal.any([checked.signal, stop.signal]) : stop.signal;
       const image = await this.#model.encodePicture(picture, signal);
       if (this.#messages !== before || this.#closed) return; // restarted meanwhile
       this.#messages = withImage(before, image);

@@ -1,6 +1,6 @@
 // Turns checkpoints as people have them into one model file: plans every tensor first, so that mistakes show before anything is written.
-import { stat } from 'node:fs/promises';
-import { basename, dirname, extname, resolve } from 'node:path';
+import { lstat, readlink, realpath, stat } from 'node:fs/promises';
+import { basename, dirname, extname, join, resolve } from 'node:path';
 import { addon, type GgufKey, type TypeName } from './addon.js';
 import { readSizeConfig, type SizeConfig } from './convert/config.js';
 import { u32, text, texts } from './convert/keys.js';
@@ -23,7 +23,9 @@ import { planPostNorm, planVit } from './convert/vit.js';
 import { Weights } from './convert/weights.js';
 import { MiniGptError, abortedError } from './errors.js';
 import { kindOf, openCheckpoint } from './formats/checkpoint.js';
+import { FileLog } from './formats/file-log.js';
 import { openGguf, type GgufFile } from './formats/gguf.js';
+import { toFloat32 } from './formats/numbers.js';
 import type { CheckedRegion, Checkpoint } from './formats/tensor.js';
 import { nearest } from './nearest.js';
 import { templateNames } from './prompt.js';
@@ -32,19 +34,21 @@ export type { ConvertOptions, ConvertProgress, ConvertResult } from './convert/o
 
 /**
  * Converts. Errors: ERR_ARGUMENT (options that do not go together), ERR_FILE_NOT_FOUND, ERR_FILE_READ, ERR_FILE_FORMAT,
- * ERR_MISSING_TENSOR, ERR_SHAPE, ERR_UNSUPPORTED, ERR_ABORTED. Nothing is left at `out` then, and what was there before stays.
+ * ERR_FILE_CHANGED, ERR_MISSING_TENSOR, ERR_SHAPE, ERR_UNSUPPORTED, ERR_ABORTED. Nothing is left at `out` then, and what was there before stays.
  */
 export async function convert(options: ConvertOptions, native: ConvertNative = addon): Promise<ConvertResult> {
   checkOptions(options);
   const conversion = new Conversion(options, native);
   try {
-    return await conversion.run();
+    return await conversion.log.follow(() => conversion.run());
   } finally {
     await conversion.close();
   }
 }
 
 class Conversion {
+  /** Every file that is read. */
+  readonly log = new FileLog();
   readonly #options: ConvertOptions;
   readonly #native: ConvertNative;
   readonly #type: WritableType;
@@ -75,8 +79,7 @@ class Conversion {
       this.#keys.push(...llm.keys);
       this.#tensors.push(...llm.tensors);
     }
-    await this.#checkTarget();
-    return await this.#write();
+    return await this.#write(await this.#target());
   }
 
   async #open(path: string, role: string): Promise<Weights> {
@@ -169,21 +172,28 @@ class Conversion {
     }
   }
 
-  /** Refuses to write over a file that is being read, or where nothing can be written, before hours of work. */
-  async #checkTarget(): Promise<void> {
+  /**
+   * The path to write, behind symbolic links. Refuses a file that is being read, whatever its path, and a place where no file can be
+   * written, before hours of work. Errors: ERR_ARGUMENT, ERR_FILE_NOT_FOUND.
+   */
+  async #target(): Promise<string> {
     const { out } = this.#options;
-    const folder = dirname(resolve(out));
+    const place = await behindLinks(out);
+    const folder = dirname(place);
     if (!(await stat(folder).catch(() => undefined))?.isDirectory()) {
       throw new MiniGptError('ERR_FILE_NOT_FOUND', `${out} cannot be written: there is no directory ${folder}`);
     }
-    const found = await stat(out).catch(() => undefined);
+    const found = await stat(place, { bigint: true }).catch(() => undefined);
     if (found?.isDirectory())
       throw new MiniGptError('ERR_ARGUMENT', `${out} is a directory; expected the name of the file to write`);
-    const target = resolve(out);
-    for (const { file } of this.#sources()) {
-      if (resolve(file) === target)
-        throw new MiniGptError('ERR_ARGUMENT', `${out} is one of the sources; give another name for the result`);
+    if (found && !found.isFile())
+      throw new MiniGptError('ERR_ARGUMENT', `${out} is no regular file; expected the name of a file to write`);
+    const source = found && this.log.pathOf(found);
+    if (source !== undefined) {
+      const words = source === out ? out : `${out}, the same file as ${source},`;
+      throw new MiniGptError('ERR_ARGUMENT', `${words} is one of the sources; give another name for the result`);
     }
+    return join(await realpath(folder), basename(place));
   }
 
   /** The files that the planned tensors come from, each once a role. */
@@ -195,7 +205,7 @@ class Conversion {
     return [...sources.values()];
   }
 
-  async #write(): Promise<ConvertResult> {
+  async #write(target: string): Promise<ConvertResult> {
     const { out, only, signal, onProgress } = this.#options;
     const regions: CheckedRegion[] = [];
     for (const checkpoint of this.#opened.values()) regions.push(...((await checkpoint.regions?.()) ?? []));
@@ -219,18 +229,22 @@ class Conversion {
     ];
     const plan = this.#tensors.map(({ name, type, shape }) => ({ name, type, shape: [...shape] }));
     const total = plan.reduce((sum, { shape }) => sum + count(shape), 0);
-    const writer = this.#native.createGgufWriter(out, keys, plan);
+    const writer = this.#native.createGgufWriter(target, keys, plan);
     try {
       let done = 0;
       for (const tensor of this.#tensors) {
         onProgress?.({ stage: 'write', done, total, what: tensor.name });
         for await (const { source, values } of ahead(tensor.values())) {
           if (signal?.aborted) throw abortedError(signal);
-          await writer.write(source, aligned(values));
+          const bytes = aligned(values);
+          await writer.write(source, bytes).catch((error: unknown) => {
+            throw unfit(tensor, source, bytes) ?? error;
+          });
         }
         done += count(tensor.shape);
       }
       if (signal?.aborted) throw abortedError(signal);
+      await this.log.check();
       await writer.finish();
       onProgress?.({ stage: 'write', done: total, total, what: '' });
     } catch (error) {
@@ -239,7 +253,7 @@ class Conversion {
     }
     return {
       path: out,
-      bytes: (await stat(out)).size,
+      bytes: (await stat(target)).size,
       architecture,
       tensors: plan.length,
       parameters: total,
@@ -248,6 +262,31 @@ class Conversion {
       warnings: this.#warnings,
     };
   }
+}
+
+/** Where a path leads that may be a symbolic link to a file that need not be there yet. Errors: ERR_ARGUMENT (links in a circle). */
+async function behindLinks(path: string): Promise<string> {
+  let place = resolve(path);
+  for (let followed = 0; followed < 40; followed++) {
+    const found = await lstat(place).catch(() => undefined);
+    if (!found?.isSymbolicLink()) return place;
+    place = resolve(dirname(place), await readlink(place));
+  }
+  throw new MiniGptError(
+    'ERR_ARGUMENT',
+    `${path} is a symbolic link that leads to no end; expected the name of a file to write`,
+  );
+}
+
+/** The error of values that blocks cannot hold, undefined where these are none. */
+function unfit(tensor: PlannedTensor, source: TypeName, values: Uint8Array): MiniGptError | undefined {
+  if (source !== 'f32' && source !== 'f16' && source !== 'bf16') return undefined;
+  const bad = toFloat32(source, values).find((value) => !Number.isFinite(value));
+  if (bad === undefined) return undefined;
+  return new MiniGptError(
+    'ERR_FILE_FORMAT',
+    `${tensor.origin} holds the value ${bad}, which ${tensor.type} cannot hold (${tensor.name}); expected finite numbers`,
+  );
 }
 
 /** The same pieces, the next one already being read while one is used. */

@@ -24,7 +24,8 @@ export async function generate(sequence: NativeSequence, request: GenerateReques
   const { options, signal } = request;
   if (signal.aborted) throw abortedError(signal);
   const temperature = options.temperature ?? 1;
-  const seed = options.seed ?? randomInt(2 ** 32);
+  const given = options.seed ?? randomInt(2 ** 32);
+  const seed = Number.isInteger(given) && !Number.isSafeInteger(given) ? BigInt(given) : given; // all its digits
   const own = options.stop === undefined ? [] : [options.stop].flat();
   const answer = new AnswerText();
   let streamed = 0;

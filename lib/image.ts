@@ -2,6 +2,7 @@
 import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { Readable } from 'node:stream';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Sharp } from 'sharp';
 import { MiniGptError, abortedError, toMiniGptError } from './errors.js';
@@ -47,6 +48,8 @@ export interface PictureOptions {
 
 const defaultMaxPixels = 100_000_000;
 const defaultMaxBytes = 256 * 2 ** 20;
+/** Raw pixels that are converted in one turn of the event loop: a few milliseconds. */
+const slicePixels = 2 ** 18;
 
 /** How a picture is called in an error's sentence. */
 export function pictureName(picture: unknown): string {
@@ -58,6 +61,15 @@ export function pictureName(picture: unknown): string {
 }
 
 /**
+ * Listens to the errors of a picture that is a Node stream, which end the process where nobody does: to be called before anything else is
+ * awaited or can fail. Whoever reads the stream is told its error all the same.
+ */
+export function heed(picture: unknown): void {
+  if (typeof picture !== 'object' || picture === null || !(Symbol.asyncIterator in picture)) return;
+  if ('on' in picture && typeof picture.on === 'function') (picture as NodeJS.ReadableStream).on('error', () => {});
+}
+
+/**
  * Any picture as RGB: turned upright as its EXIF data says, transparency laid over white, 16-bit, gray and CMYK converted, of an animation
  * the first frame. Pixels of RGB pictures are taken as they are stored, as Pillow and so the original does: an embedded colour
  * profile is not applied (but for CMYK, which means nothing without one).
@@ -66,10 +78,11 @@ export function pictureName(picture: unknown): string {
  * ERR_ARGUMENT (something else was given), ERR_ABORTED.
  */
 export async function readPicture(picture: Picture, options: PictureOptions = {}): Promise<DecodedPicture> {
+  heed(picture);
   const maxPixels = options.maxPixels ?? defaultMaxPixels;
   if (options.signal?.aborted) throw abortedError(options.signal);
   const name = pictureName(picture);
-  if (isRaw(picture)) return fromRaw(picture, maxPixels);
+  if (isRaw(picture)) return fromRaw(picture, maxPixels, options.signal);
   const { default: sharp } = await import('sharp');
   const source =
     picture instanceof sharp
@@ -108,7 +121,13 @@ export async function readPicture(picture: Picture, options: PictureOptions = {}
 
 function imageError(name: string, error: unknown): MiniGptError {
   if (error instanceof MiniGptError) return error;
-  const reason = (error instanceof Error ? error.message : String(error)).trim().split('\n')[0]!;
+  // sharp's heading, which may stand alone, and what libvips says line by line; that it looked for a footer tells nobody anything
+  const [heading = '', detail = ''] = (error instanceof Error ? error.message : String(error))
+    .replace(/source: bad seek to \d+(\n|$)/g, '')
+    .split('\n')
+    .map((line) => line.trim())
+    .filter((line) => line !== '');
+  const reason = (heading.endsWith(':') ? `${heading} ${detail}` : heading).trim().replace(/:$/, '');
   const words = /unsupported image format/i.test(reason)
     ? `${name} is no picture that can be read: expected a JPEG, PNG, WebP, GIF, AVIF, TIFF or SVG file, found other contents`
     : `${name} cannot be decoded, it is damaged or cut off: ${reason}`;
@@ -124,7 +143,7 @@ function checkSize(name: string, width: number, height: number, maxPixels: numbe
     throw new MiniGptError(
       'ERR_IMAGE',
       `${name} is too large: expected at most ${million(maxPixels)} pixels, ` +
-        `found ${width} x ${height} (${million(width * height)}); the option maxPixels raises the limit`,
+        `found ${width} x ${height} (${million(width * height)}); maxPixels (--max-pixels) raises the limit`,
     );
   }
 }
@@ -136,7 +155,11 @@ function isRaw(picture: unknown): picture is RawPicture {
 }
 
 /** Raw pixels to RGB, alpha over white (the same rounding as sharp's flatten is not needed: nothing else decodes these). */
-function fromRaw(picture: RawPicture, maxPixels: number): DecodedPicture {
+async function fromRaw(
+  picture: RawPicture,
+  maxPixels: number,
+  signal: AbortSignal | undefined,
+): Promise<DecodedPicture> {
   const { data, width, height, channels } = picture;
   const wrong = (expected: string, found: unknown) =>
     new MiniGptError('ERR_ARGUMENT', `raw pixels: expected ${expected}, found ${String(found)}`);
@@ -160,11 +183,20 @@ function fromRaw(picture: RawPicture, maxPixels: number): DecodedPicture {
   const rgb = new Uint8Array(pixels * 3);
   const colours = channels < 3 ? 1 : 3;
   const hasAlpha = channels === 2 || channels === 4;
-  for (let p = 0; p < pixels; p++) {
-    const alpha = hasAlpha ? data[p * channels + colours]! : 255;
-    for (let c = 0; c < 3; c++) {
-      const value = data[p * channels + (colours === 1 ? 0 : c)]!;
-      rgb[p * 3 + c] = alpha === 255 ? value : Math.round((value * alpha + 255 * (255 - alpha)) / 255);
+  for (let from = 0; from < pixels; from += slicePixels) {
+    if (from > 0) await nextTurn(); // others' turn
+    if (signal?.aborted) throw abortedError(signal);
+    const end = Math.min(pixels, from + slicePixels);
+    if (channels === 3) {
+      rgb.set(data.subarray(from * 3, end * 3), from * 3);
+      continue;
+    }
+    for (let p = from; p < end; p++) {
+      const alpha = hasAlpha ? data[p * channels + colours]! : 255;
+      for (let c = 0; c < 3; c++) {
+        const value = data[p * channels + (colours === 1 ? 0 : c)]!;
+        rgb[p * 3 + c] = alpha === 255 ? value : Math.round((value * alpha + 255 * (255 - alpha)) / 255);
+      }
     }
   }
   return { data: rgb, width, height };
@@ -295,10 +327,7 @@ async function collect(
       }
       bytes += chunk.byteLength;
       if (bytes > maxBytes)
-        throw new MiniGptError(
-          'ERR_IMAGE',
-          `the picture's stream: expected at most ${maxBytes} bytes, found more; the option maxBytes raises the limit`,
-        );
+        throw new MiniGptError('ERR_IMAGE', `the picture's stream: expected at most ${maxBytes} bytes, found more`);
       chunks.push(chunk);
     }
   } catch (error) {

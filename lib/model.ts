@@ -11,13 +11,14 @@ import {
   type NativeSequence,
 } from './addon.js';
 import { Chat } from './chat.js';
-import { MiniGptError } from './errors.js';
+import { MiniGptError, abortedError } from './errors.js';
 import { generate } from './generate.js';
-import { readPicture, type Picture } from './image.js';
+import { heed, readPicture, type Picture } from './image.js';
 import {
   chatRules,
   checkOptions,
   describeRules,
+  encodeRules,
   loadRules,
   show,
   type ChatOptions,
@@ -26,6 +27,9 @@ import {
 } from './options.js';
 import { checkVariant, renderPrompt, templateOf, withImage, withQuestion, type Template } from './prompt.js';
 import { Run, untilAborted } from './run.js';
+
+/** Ids that are decoded at once; no model has so many positions. */
+const mostIds = 2 ** 20;
 
 export const defaultPrompt = 'Describe this image in detail.';
 
@@ -51,7 +55,7 @@ export class MiniGPT4 {
   readonly #native: NativeModel;
   readonly #info: ModelInfo;
   readonly #options: LoadOptions;
-  #closed = false;
+  #closing: Promise<void> | undefined;
 
   private constructor(native: NativeModel, path: string, options: LoadOptions) {
     this.#native = native;
@@ -102,6 +106,7 @@ export class MiniGPT4 {
    */
   describe(picture: Picture, options?: DescribeOptions): Run {
     const startedAt = performance.now();
+    heed(picture);
     const signal = options?.signal;
     return new Run(
       async (emit, aborted) => {
@@ -140,31 +145,38 @@ export class MiniGPT4 {
     return new Chat(model, this.#template(checked.template), checked);
   }
 
-  /** Token ids of a text on its own, without `<s>`; `specials`: `<s>` and `</s>` in it are tokens. Errors: ERR_CLOSED. */
-  encode(text: string, options: { specials?: boolean } = {}): number[] {
+  /** Token ids of a text on its own, without `<s>`; `specials`: `<s>` and `</s>` in it are tokens. Errors: ERR_CLOSED, ERR_ARGUMENT. */
+  encode(text: string, options?: { specials?: boolean }): number[] {
     if (typeof text !== 'string')
       throw new MiniGptError('ERR_ARGUMENT', `encode(): expected a text, found ${show(text)}`);
-    return Array.from(this.#open().encode(text, options.specials ?? false));
+    const { specials } = checkOptions(encodeRules, options, 'encode()');
+    return Array.from(this.#open().encode(text, specials ?? false));
   }
 
   /** The text of token ids. Errors: ERR_CLOSED, ERR_ARGUMENT (an id that the vocabulary has not). */
   decode(ids: ArrayLike<number>): string {
-    const list = Array.from(ids);
-    const wrong = list.find((id) => !Number.isInteger(id) || id < 0 || id >= this.#info.vocabulary);
-    if (wrong !== undefined) {
+    const length: unknown = typeof ids === 'object' && ids !== null ? ids.length : undefined;
+    if (typeof length !== 'number' || !Number.isInteger(length) || length < 0 || length > mostIds) {
+      const found = typeof length === 'number' ? `a length of ${length}` : show(ids);
       throw new MiniGptError(
         'ERR_ARGUMENT',
-        `decode(): expected token ids from 0 to ${this.#info.vocabulary - 1}, found ${show(wrong)}`,
+        `decode(): expected an array of at most ${mostIds} token ids, found ${found}`,
+      );
+    }
+    const list = Array.from(ids);
+    const wrong = list.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= this.#info.vocabulary);
+    if (wrong >= 0) {
+      throw new MiniGptError(
+        'ERR_ARGUMENT',
+        `decode(): expected token ids from 0 to ${this.#info.vocabulary - 1}, found ${show(list[wrong])}`,
       );
     }
     return this.#open().decode(Int32Array.from(list));
   }
 
-  /** Ends everything that runs (ERR_CLOSED) and frees the memory. Closing again is harmless. */
-  async close(): Promise<void> {
-    if (this.#closed) return;
-    this.#closed = true;
-    await this.#native.close();
+  /** Ends everything that runs (ERR_CLOSED) and frees the memory. Closing again is harmless and awaits the same end. */
+  close(): Promise<void> {
+    return (this.#closing ??= this.#native.close());
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -172,7 +184,7 @@ export class MiniGPT4 {
   }
 
   #open(): NativeModel {
-    if (this.#closed) throw new MiniGptError('ERR_CLOSED', 'the model is closed: expected an open one, load it again');
+    if (this.#closing) throw new MiniGptError('ERR_CLOSED', 'the model is closed: expected an open one, load it again');
     return this.#native;
   }
 
@@ -187,6 +199,7 @@ export class MiniGPT4 {
       picture,
       maxPixels === undefined ? { signal } : { maxPixels, signal },
     );
+    if (signal.aborted) throw abortedError(signal);
     return untilAborted(this.#open().encodeImage(data, width, height), signal);
   }
 }

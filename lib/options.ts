@@ -66,8 +66,11 @@ export interface LoadOptions {
 
 type Fields<Options> = Record<keyof Options, z.ZodType>;
 
-/** A value's rule and its name in errors: "expected …". */
-const field = (expected: string, rule: z.ZodType) => rule.meta({ expected });
+/** A value's rule and its name in errors: "expected …"; `known` are words of which the nearest is proposed. */
+const field = (expected: string, rule: z.ZodType, known: readonly string[] = []) => rule.meta({ expected, known });
+/** `native/ops` knows these; which of them this machine has, it tells itself. */
+const devices = ['auto', 'cpu', 'cuda'];
+const cpuLevels = ['scalar', 'avx2', 'avx512'];
 const whole = (least: number, largest: number) => z.number().int().min(least).max(largest);
 const most = 2 ** 24; // of tokens and positions; no model has so many
 const path = () => field('a path or a file: URL', z.union([z.string().min(1), z.instanceof(URL)]));
@@ -79,9 +82,9 @@ const generateFields: Fields<GenerateOptions> = {
   minP: field('a number from 0 to 1', z.number().min(0).max(1)),
   repetitionPenalty: field('a number above 0', z.number().gt(0)),
   seed: field(
-    'a whole number from 0',
+    `a whole number from 0 to ${2n ** 64n - 1n}`,
     z.union([
-      whole(0, Number.MAX_SAFE_INTEGER),
+      z.custom<number>((value) => Number.isInteger(value) && (value as number) >= 0 && (value as number) < 2 ** 64),
       z
         .bigint()
         .min(0n)
@@ -111,9 +114,9 @@ const loadFields: Fields<LoadOptions> = {
   llm: path(),
   projection: path(),
   template,
-  device: field("a device's name, like 'cpu'", z.string().min(1)),
+  device: field("'auto', 'cpu', 'cuda' or 'cuda:N'", z.string().regex(/^(auto|cpu|cuda(:\d{1,3})?)$/), devices),
   threads: field('a whole number from 1 to 1024', whole(1, 1024)),
-  cpuLevel: field("an instruction set level's name", z.string().min(1)),
+  cpuLevel: field(`one of ${cpuLevels.join(', ')}`, z.enum(cpuLevels), cpuLevels),
   contextLength: field(`a whole number from 1 to ${most}`, whole(1, most)),
   cacheLength: field(`a whole number from 1 to ${most}`, whole(1, most)),
   kvType: field("'f16' or 'f32'", z.enum(['f16', 'f32'])),
@@ -127,12 +130,13 @@ const loadFields: Fields<LoadOptions> = {
 export const generateRules = z.object(generateFields);
 export const chatRules = z.object({ ...chatFields, template });
 export const describeRules = z.object(describeFields);
+export const imageRules = z.object({ signal: generateFields.signal });
+export const encodeRules = z.object({ specials: field('true or false', z.boolean()) });
 export const loadRules = z.object(loadFields);
 
 /** A value as an error shows it: short, strings in quotes. */
 export function show(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}…` : value);
-  if (typeof value === 'bigint') return `${value}n`;
   if (typeof value === 'function') return 'a function';
   if (Array.isArray(value))
     return `an array of ${value.length}${value.length ? ` (${value.slice(0, 3).map(show).join(', ')}${value.length > 3 ? ', …' : ''})` : ''}`;
@@ -168,9 +172,11 @@ export function checkOptions<Options extends object>(
     if (value === undefined) continue;
     const rule = rules.shape[key] as z.ZodType;
     if (!rule.safeParse(value).success) {
+      const { expected, known } = rule.meta() as { expected: string; known: readonly string[] };
+      const meant = typeof value === 'string' ? nearest(value, known) : undefined;
       throw new MiniGptError(
         'ERR_ARGUMENT',
-        `${of}: option ${spell(key)}: expected ${String(rule.meta()?.['expected'])}, found ${show(value)}`,
+        `${of}: option ${spell(key)}: expected ${expected}, found ${show(value)}${meant ? ` (did you mean ${meant}?)` : ''}`,
       );
     }
     checked[key] = value;

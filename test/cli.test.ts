@@ -1,4 +1,4 @@
-// The command line's grammar: help, exit codes, advice, and errors that machines can read. Nothing here loads a model.
+// The command line's grammar: help, exit codes, advice, and errors that machines can read. Hardly anything here loads a model.
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -48,6 +48,7 @@ cli('describe has the flags that others script against', async () => {
     'seed',
     'max-tokens',
     'threads',
+    'max-pixels',
     'json',
   ]) {
     assert.match(stdout, new RegExp(`^  --${flag}\\b`, 'm'));
@@ -72,7 +73,14 @@ const wrong: [string[], RegExp][] = [
   [['describe', 'a.jpg', '--threads', '0.5'], /option --threads: expected a whole number from 1 to 1024, found 0.5/],
   [['describe', 'a.jpg', '--prompt', ' '], /option --prompt: expected a text that is not empty, found " "/],
   [['describe', 'a.jpg', '--template', 'vicuna1'], /expected one of vicuna0, .*did you mean vicuna0\?/],
-  [['chat', '--seed', '-1'], /option --seed: expected a whole number from 0, found -1/],
+  [['chat', '--seed', '-1'], /option --seed: expected a whole number from 0 to 18446744073709551615, found -1/],
+  [['describe', 'a.jpg', '--seed', '18446744073709551616'], /to 18446744073709551615, found 18446744073709551616$/m],
+  [
+    ['describe', 'a.jpg', '--device', 'cpuu'],
+    /option --device: expected 'auto', .* found "cpuu" \(did you mean cpu\?\)/,
+  ],
+  [['chat', '--max-pixels', '0'], /option --max-pixels: expected a whole number from 1, found 0/],
+  [['bench', '--prompt', '1e9', '--repeat', '1'], /a --prompt and a --generate that fit the context of \d+ positions/],
   [['chat', 'a.jpg'], /too many arguments/],
   [['bench', '--repeat', '0'], /option --repeat: expected a whole number from 1, found 0/],
   [['verify'], /missing required argument 'dir'/],

@@ -1,5 +1,6 @@
 // The commands that answer, run as a user runs them: output, errors beside good answers, pipes, Ctrl-C, a reader that leaves.
-import { readFileSync, writeFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { closeSync, existsSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -135,16 +136,42 @@ commands('chat --json gives an object an answer, and goes on after an error', as
 
 const endless = ['describe', tiny.picture, ...greedy, '--max-tokens', '1900'];
 
-commands('Ctrl-C ends the answer and the process, in order', async () => {
-  let sent = false;
-  const { code, signal, stderr } = await minigpt4(endless, {
-    onOutput: (stdout, child) => {
-      if (!sent && stdout.length > 3) sent = child.kill('SIGINT');
-    },
+for (const [what, name] of [
+  ['Ctrl-C', 'SIGINT'],
+  ['a terminal that is closed', 'SIGHUP'],
+] as const) {
+  commands(`${what} ends the answer and the process, in order`, async () => {
+    let sent = false;
+    const { code, signal, stderr } = await minigpt4(endless, {
+      onOutput: (stdout, child) => {
+        if (!sent && stdout.length > 3) sent = child.kill(name);
+      },
+    });
+    assert.ok(sent);
+    assert.equal([code, signal], [130, null]);
+    assert.match(stderr, /^minigpt4: aborted/m);
   });
-  assert.ok(sent);
-  assert.equal([code, signal], [130, null]);
-  assert.match(stderr, /^minigpt4: aborted/m);
+}
+
+commands('an output that cannot be written is a failure in one sentence', async () => {
+  if (!existsSync('/dev/full')) return; // Linux has it
+  const full = openSync('/dev/full', 'w');
+  const main = join(import.meta.dirname, '../lib/cli/main.ts');
+  const child = spawn(process.execPath, ['--import', 'tsx', main, 'describe', tiny.picture, ...greedy, ...length], {
+    stdio: ['ignore', full, 'pipe'],
+  });
+  let stderr = '';
+  child.stderr!.setEncoding('utf8').on('data', (text: string) => (stderr += text));
+  const code = await new Promise((resolve) => child.on('close', resolve));
+  closeSync(full);
+  assert.is(code, 1);
+  assert.match(stderr, /^minigpt4: standard output cannot be written: ENOSPC[^\n]*\n$/);
+});
+
+commands('--max-pixels raises and lowers the limit', async () => {
+  const { code, stdout } = await minigpt4(['describe', tiny.picture, ...greedy, '--json', '--max-pixels', '10']);
+  assert.is(code, 1);
+  assert.match(lines(stdout)[0]!.error!.message, /expected at most 10 pixels, .*--max-pixels/);
 });
 
 commands('a reader that leaves ends the process in peace', async () => {
@@ -170,6 +197,9 @@ commands('bench measures encoding, prefill and decoding', async () => {
     assert.ok(perSecond > 0);
   }
   assert.ok(results[2]!.gigabytesPerSecond! > 0);
+  const beyond = await minigpt4(['bench', '--model', tiny.path, '--prompt', '2041', '--generate', '8', '--json']);
+  assert.is(beyond.code, 2, beyond.stdout);
+  assert.match(beyond.stdout, /fit the context of 2048 positions together, found 2041 and 8/);
   const table = await minigpt4(['bench', '--model', tiny.path, ...sizes]);
   assert.match(table.stdout, /^tg8 +[\d.]+ ms +[\d.]+ tokens\/s +[\d.]+ GB\/s$/m);
   const alone = await minigpt4(['bench', '--llm', fixture('../tiny-gqa/vicuna-f16.gguf'), ...sizes, '--json']);

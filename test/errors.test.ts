@@ -84,9 +84,11 @@ errors('a wrong option is named with what was expected and found', () => {
     [{ maxTokens: 2 ** 40 }, /maxTokens/],
     [{ repetitionPenalty: 0 }, /repetitionPenalty: expected a number above 0, found 0$/],
     [{ minP: 1.1 }, /minP/],
-    [{ seed: -1 }, /seed: expected a whole number from 0, found -1$/],
-    [{ seed: -1n }, /found -1n$/],
-    [{ seed: 2n ** 64n }, /seed/],
+    [{ seed: -1 }, /seed: expected a whole number from 0 to 18446744073709551615, found -1$/],
+    [{ seed: -1n }, /found -1$/],
+    [{ seed: 2n ** 64n }, /to 18446744073709551615, found 18446744073709551616$/],
+    [{ seed: 2 ** 64 }, /seed/],
+    [{ seed: 0.5 }, /seed/],
     [{ prompt: '  ' }, /prompt: expected a text that is not empty, found " {2}"$/],
     [{ prompt: null }, /found null$/],
     [{ stop: ['a', ''] }, /stop: expected .* found an array of 2 \("a", ""\)$/],
@@ -111,6 +113,20 @@ errors('a wrong option is named with what was expected and found', () => {
     failure(() => checkOptions(loadRules, { threads: 0 }, 'MiniGPT4.load()')).message,
     /threads: expected a whole number from 1 to 1024, found 0/,
   );
+  for (const device of ['cpuu', 'gpu', 'cuda:', 'cuda:x', 'CPU', '']) {
+    assert.match(
+      failure(() => checkOptions(loadRules, { device }, 'x')).message,
+      new RegExp(`device: expected 'auto', 'cpu', 'cuda' or 'cuda:N', found "${device}"`),
+    );
+  }
+  assert.match(failure(() => checkOptions(loadRules, { device: 'cpuu' }, 'x')).message, /\(did you mean cpu\?\)$/);
+  assert.match(failure(() => checkOptions(loadRules, { device: 'coda' }, 'x')).message, /\(did you mean cuda\?\)$/);
+  assert.match(
+    failure(() => checkOptions(loadRules, { cpuLevel: 'avx' }, 'x')).message,
+    /cpuLevel: expected one of scalar, avx2, avx512, found "avx" \(did you mean avx2\?\)$/,
+  );
+  for (const device of ['auto', 'cpu', 'cuda', 'cuda:1'])
+    assert.equal(checkOptions(loadRules, { device, cpuLevel: 'scalar' }, 'x'), { device, cpuLevel: 'scalar' });
   assert.match(
     failure(() => checkOptions(loadRules, { modle: 'x' }, 'MiniGPT4.load()')).message,
     /did you mean model\?/,

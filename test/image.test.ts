@@ -10,6 +10,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { MiniGptError, type ErrorCode } from '../lib/errors.js';
 import { readPicture, type Picture, type PictureOptions } from '../lib/image.js';
+import { script } from './command.js';
 
 const image = suite('image');
 const folder = mkdtempSync(join(tmpdir(), 'minigpt4-image-'));
@@ -259,6 +260,52 @@ image('says what is wrong with what was given', async () => {
     ),
   );
   await fails('ERR_ARGUMENT', /chunks of bytes/, Readable.from(['text']));
+});
+
+image('a stream that fails before anything else is loaded is an error like any other', async () => {
+  const { code, stdout, stderr } = await script(`
+    const { readPicture } = await import(lib + 'image.ts');
+    const { createReadStream } = await import('node:fs');
+    const open = () => createReadStream(${JSON.stringify(join(folder, 'missing.jpg'))});
+    await readPicture(open()).catch((error) => console.log(error.code, error.message));
+    await readPicture(open(), { signal: AbortSignal.abort() }).catch((error) => console.log(error.code));
+    await new Promise((resume) => setTimeout(resume, 50));
+  `);
+  assert.is(code, 0, stderr);
+  assert.match(stdout, /^ERR_FILE_READ the picture's stream failed: ENOENT.*\nERR_ABORTED\n$/);
+});
+
+image('raw pixels leave the event loop to others', async () => {
+  const side = 3000;
+  const data = new Uint8Array(side * side * 4).map((_, i) => (i * 7 + (i >> 9)) & 255);
+  let turns = 0;
+  const timer = setInterval(() => turns++, 1);
+  const picture = await readPicture({ data, width: side, height: side, channels: 4 });
+  clearInterval(timer);
+  // 9 million pixels take 35 slices
+  assert.ok(turns >= 5, `${turns} turns of others`);
+  for (const p of [0, 2 ** 18 - 1, 2 ** 18, 5_000_003, side * side - 1]) {
+    const alpha = data[p * 4 + 3]!;
+    for (let c = 0; c < 3; c++)
+      assert.is(picture.data[p * 3 + c], Math.round((data[p * 4 + c]! * alpha + 255 * (255 - alpha)) / 255));
+  }
+  const stop = new AbortController();
+  const aborted = fails(
+    'ERR_ABORTED',
+    /aborted/,
+    { data, width: side, height: side, channels: 4 },
+    { signal: stop.signal },
+  );
+  stop.abort();
+  await aborted;
+});
+
+image("a decoder's reason is told to its end", async () => {
+  // sharp has a heading alone for this one: nothing follows its colon
+  assert.match((await failure(png.subarray(0, 20))).message, /cut off: Input buffer has corrupt header$/);
+  const avif = await sharp(rgb, raw).avif().toBuffer();
+  // the first lines say only where libvips looked
+  assert.match((await failure(avif.subarray(0, 20))).message, /corrupt header: heif: \S.*\S$/);
 });
 
 image('obeys a signal', async () => {

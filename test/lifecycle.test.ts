@@ -252,7 +252,10 @@ lifecycle('a worker that is terminated while it answers', () =>
 for (const [what, work] of [
   ['loads', 'parentPort.postMessage(0); await load();'],
   ['encodes a picture', 'const model = await load(); parentPort.postMessage(0); await model.describe(picture, long);'],
-  ['reads a file', "parentPort.postMessage(0); await (await import('./lib/addon.ts')).addon.readGguf(process.env.MINIGPT4_MODEL ?? 'models/minigpt4-miniature.gguf');"],
+  [
+    'reads a file',
+    "parentPort.postMessage(0); await (await import('./lib/addon.ts')).addon.readGguf(process.env.MINIGPT4_MODEL ?? 'models/minigpt4-miniature.gguf');",
+  ],
   ['closes', 'const model = await load(); parentPort.postMessage(0); await model.close();'],
 ] as const) {
   lifecycle(`a worker that is terminated while it ${what}`, () =>

@@ -1,5 +1,5 @@
 // The loaded model from TypeScript: the reference's ids, streaming, abort, options, several at once, and what is said when something is wrong.
-import { copyFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { copyFileSync, createReadStream, truncateSync, writeFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -92,14 +92,25 @@ loaded('its tokenizer', () => {
     () => model.decode([1.5]),
     (error: MiniGptError) => error.code === 'ERR_ARGUMENT',
   );
-  assert.throws(
+  const wrong: (() => unknown)[] = [
     () => model.encode(7 as never),
-    (error: MiniGptError) => error.code === 'ERR_ARGUMENT',
-  );
+    () => model.encode('x', null as never),
+    () => model.encode('x', { specials: 1 } as never),
+    () => model.decode(undefined as never),
+    () => model.decode(null as never),
+    () => model.decode('12' as never),
+    () => model.decode({ length: 1e9 }),
+    () => model.decode({ length: 2 }),
+    () => model.decode({ length: -1 }),
+  ];
+  for (const act of wrong) {
+    assert.throws(act, (error: unknown) => error instanceof MiniGptError && error.code === 'ERR_ARGUMENT', String(act));
+  }
 });
 
 loaded('the same seed gives the same answer, other seeds others', async () => {
   const ask = (seed: number | bigint) => model.describe(tiny.picture, { seed, maxTokens: 12 });
+  assert.is((await model.describe(tiny.picture, { seed: 2 ** 60, maxTokens: 1 })).seed, 2n ** 60n);
   const [a, b, c, big] = [await ask(1), await ask(1), await ask(2), await ask(2n ** 63n + 1n)];
   assert.equal(a.ids, b.ids);
   assert.not.equal(a.ids, c.ids);
@@ -153,6 +164,46 @@ loaded('an abort takes effect within one token', async () => {
   await rejects('ERR_ABORTED', model.describe(tiny.picture, { signal: AbortSignal.abort() }));
   await rejects('ERR_ABORTED', model.describe(tiny.picture, { ...endless, signal: AbortSignal.timeout(30) }));
   assert.equal((await model.describe(tiny.picture, greedy)).ids, tiny.greedyIds, 'the next one is not harmed');
+});
+
+loaded('a stream that fails fails the answer, whatever else is wrong', async () => {
+  const stream = () => createReadStream(join(tiny.folder, 'missing.jpg'));
+  await rejects('ERR_FILE_READ', model.describe(stream()));
+  await rejects('ERR_ARGUMENT', model.describe(stream(), { topP: 2 }));
+  await rejects('ERR_ABORTED', model.describe(stream(), { signal: AbortSignal.abort() }));
+  const chat = model.chat();
+  await rejects('ERR_FILE_READ', chat.image(stream()));
+  await rejects('ERR_ARGUMENT', chat.image(stream(), null as never));
+  await rejects('ERR_ARGUMENT', chat.image(stream(), { signal: 5 } as never));
+  chat.close();
+  await new Promise((resume) => setTimeout(resume, 50)); // an unheard error would end the process
+});
+
+loaded('a listener that throws fails the load', async () => {
+  const error = await rejects(
+    'ERR_INTERNAL',
+    MiniGPT4.load({
+      model: tiny.path,
+      onProgress: () => {
+        throw new Error('the listener fails');
+      },
+    }),
+  );
+  assert.match(error.message, /the listener fails/);
+});
+
+loaded('closing twice awaits the same end', async () => {
+  const other = await MiniGPT4.load({ model: tiny.path });
+  const work = other.describe(tiny.picture, endless);
+  for await (const _ of work) break;
+  const again = other.describe(tiny.picture, endless);
+  const ends: string[] = [];
+  const first = other.close().then(() => ends.push('first'));
+  const second = other.close().then(() => ends.push('second'));
+  await second;
+  assert.equal(ends, ['first', 'second']);
+  await first;
+  await rejects('ERR_CLOSED', again);
 });
 
 loaded('leaving the loop ends the work', async () => {

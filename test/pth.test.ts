@@ -208,6 +208,10 @@ test('what is no PyTorch archive is told apart', async () => {
     assert.is(error.code, code, name);
     assert.match(error.message, message, name);
   }
+  for (const bytes of ['P', 'PK', 'PK\x03']) {
+    const error = await errorOf(() => openPth(write(folder, 'short.bin', bytes)));
+    assert.equal([error.code, /expected 504b0304/.test(error.message)], ['ERR_FILE_FORMAT', true], error.message);
+  }
   mkdirSync(join(folder, 'directory.pth'));
   assert.is((await errorOf(() => openPth(join(folder, 'directory.pth')))).code, 'ERR_FILE_NOT_FOUND');
   assert.is((await errorOf(() => openPth(join(folder, 'missing.pth')))).code, 'ERR_FILE_NOT_FOUND');
@@ -268,6 +272,20 @@ test('pickles that are made to exhaust a reader', async () => {
       'a key without a value',
       Buffer.concat([op.proto, op.dict, op.mark, op.text('a'), op.setItems, op.stop]),
       /without a value/,
+    ],
+    [
+      'one dictionary copied again and again',
+      Buffer.concat([
+        op.proto,
+        op.dict,
+        op.mark,
+        ...Array.from({ length: 3000 }, (_, i) => Buffer.concat([op.int(i), op.no])),
+        op.setItems,
+        op.put(0),
+        many(Buffer.concat([op.global('collections', 'OrderedDict'), tupleOf(op.get(0)), op.reduce]), 400),
+        op.stop,
+      ]),
+      /more than 1000000 copied pairs/,
     ],
     [
       'keys that are lists within lists',

@@ -4,13 +4,25 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { addon, packageRoot, type NativeGenerateRequest, type NativeImage, type NativeModel, type NativePromptPart } from '../lib/addon.js';
+import {
+  addon,
+  packageRoot,
+  type NativeGenerateRequest,
+  type NativeImage,
+  type NativeModel,
+  type NativePromptPart,
+} from '../lib/addon.js';
 import { readPicture } from '../lib/image.js';
 import { embeddedModelPath } from '../lib/model.js';
 
 const test = suite('together');
 
-const questions = ['Describe this image in detail.', 'What is the largest object in the image?', 'What colour is the background?', 'Tell me a story about it.'];
+const questions = [
+  'Describe this image in detail.',
+  'What is the largest object in the image?',
+  'What colour is the background?',
+  'Tell me a story about it.',
+];
 const pictures = ['models/example.jpg', 'test/fixtures/tiny-llama2/images/scene.png'];
 
 async function load(options: { threads?: number; cpuLevel?: string; cacheLength?: number } = {}): Promise<NativeModel> {
@@ -27,7 +39,18 @@ function prompt(image: NativeImage, question: string): NativePromptPart[] {
 }
 
 function request(parts: NativePromptPart[], seed: number): NativeGenerateRequest {
-  return { prompt: parts, maxTokens: 24, temperature: 1.2, topK: 50, topP: 0.95, minP: 0, repetitionPenalty: 1.05, seed, stop: ['###'], stopIds: [2] };
+  return {
+    prompt: parts,
+    maxTokens: 24,
+    temperature: 1.2,
+    topK: 50,
+    topP: 0.95,
+    minP: 0,
+    repetitionPenalty: 1.05,
+    seed,
+    stop: ['###'],
+    stopIds: [2],
+  };
 }
 
 /** Every question about every picture with its own seed, one after the other in fresh sequences. */
@@ -60,7 +83,12 @@ test('among eight chats at once each answer is what it is alone', async () => {
   for (const picture of pictures) {
     const image = await encode(many, picture);
     for (const [seed, question] of questions.entries()) {
-      running.push(many.openSequence().generate(request(prompt(image, question), seed), () => {}).then(({ ids }) => String(Array.from(ids))));
+      running.push(
+        many
+          .openSequence()
+          .generate(request(prompt(image, question), seed), () => {})
+          .then(({ ids }) => String(Array.from(ids))),
+      );
     }
   }
   assert.equal(await Promise.all(running), expected);
@@ -70,8 +98,13 @@ test('among eight chats at once each answer is what it is alone', async () => {
 test('with a cache that holds one chat the others wait and answer the same', async () => {
   const narrow = await load({ cacheLength: 512 });
   const image = await encode(narrow, pictures[0]!);
-  const answers = await Promise.all(questions.map((question, seed) => narrow.openSequence().generate(request(prompt(image, question), seed), () => {})));
-  assert.equal(answers.map(({ ids }) => String(Array.from(ids))), expected.slice(0, questions.length));
+  const answers = await Promise.all(
+    questions.map((question, seed) => narrow.openSequence().generate(request(prompt(image, question), seed), () => {})),
+  );
+  assert.equal(
+    answers.map(({ ids }) => String(Array.from(ids))),
+    expected.slice(0, questions.length),
+  );
   await narrow.close();
 });
 
@@ -96,9 +129,15 @@ test("a chat's next turn continues in the cache and answers as if computed anew"
   const first = prompt(image, questions[0]!);
   const sequence = model.openSequence();
   const answer = await sequence.generate(request(first, 1), () => {});
-  const turn = (text: string): NativePromptPart[] => [...first.slice(0, -1), `${first.at(-1) as string}${text}###Human: And the background?###Assistant: `];
+  const turn = (text: string): NativePromptPart[] => [
+    ...first.slice(0, -1),
+    `${first.at(-1) as string}${text}###Human: And the background?###Assistant: `,
+  ];
   const warm = await sequence.generate(request(turn(answer.text), 2), () => {});
-  assert.ok(warm.cachedTokens > answer.promptTokens / 2, `${warm.cachedTokens} of ${warm.promptTokens} tokens came from the cache`);
+  assert.ok(
+    warm.cachedTokens > answer.promptTokens / 2,
+    `${warm.cachedTokens} of ${warm.promptTokens} tokens came from the cache`,
+  );
   const narrow = await load(); // another model: nothing of this can be shared there
   const cold = await narrow.openSequence().generate(request(turn(answer.text), 2), () => {});
   assert.is(cold.cachedTokens, 0);
@@ -122,14 +161,19 @@ test('conversations that begin alike share what they begin with', async () => {
 
 test('a prompt beyond the context is an error that names both lengths, and the sequence lives on', async () => {
   const sequence = model.openSequence();
-  await sequence.generate(request([{ ids: new Int32Array(513).fill(5) }], 0), () => {}).then(
-    () => assert.unreachable(),
-    (error: { code: string; message: string }) => {
-      assert.is(error.code, 'ERR_CONTEXT_FULL');
-      assert.match(error.message, /513 .*512/);
-    },
+  await sequence
+    .generate(request([{ ids: new Int32Array(513).fill(5) }], 0), () => {})
+    .then(
+      () => assert.unreachable(),
+      (error: { code: string; message: string }) => {
+        assert.is(error.code, 'ERR_CONTEXT_FULL');
+        assert.match(error.message, /513 .*512/);
+      },
+    );
+  const { finishReason, ids } = await sequence.generate(
+    { ...request([{ ids: new Int32Array(500).fill(5) }], 0), maxTokens: 100, stop: [], stopIds: [] },
+    () => {},
   );
-  const { finishReason, ids } = await sequence.generate({ ...request([{ ids: new Int32Array(500).fill(5) }], 0), maxTokens: 100, stop: [], stopIds: [] }, () => {});
   assert.is(finishReason, 'context');
   assert.is(ids.length, 13); // 12 more positions, and the token after the last
   sequence.close();

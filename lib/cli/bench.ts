@@ -42,7 +42,7 @@ Examples:
     .action(bench);
 }
 
-async function bench(flags: Flags): Promise<void> {
+async function bench(flags: Flags, command: Command): Promise<void> {
   checkOptions(loadRules, modelFlags(flags), 'bench', flagOf);
   for (const name of ['prompt', 'generate', 'repeat'] as const) {
     const least = name === 'generate' ? 2 : 1; // decoding is timed between tokens
@@ -73,9 +73,20 @@ async function bench(flags: Flags): Promise<void> {
   try {
     const info = model.info();
     const tokenBytes = bytesPerToken((await addon.readGguf(path)).tensors);
-    // what does not fit the context is measured smaller, and named so
-    const generate = Math.min(flags.generate, Math.max(2, Math.floor(info.contextLength / 2)));
-    const prompt = Math.min(flags.prompt, info.contextLength - generate);
+    // defaults that do not fit the context are measured smaller, and named so; what was asked for is not
+    const asked = (name: 'prompt' | 'generate') => command.getOptionValueSource(name) === 'cli';
+    const room = info.contextLength;
+    const generate = asked('generate')
+      ? flags.generate
+      : Math.max(2, Math.min(flags.generate, Math.floor(room / 2), asked('prompt') ? room - flags.prompt : room));
+    const prompt = asked('prompt') ? flags.prompt : Math.max(1, Math.min(flags.prompt, room - generate));
+    if (prompt + generate > room) {
+      throw new MiniGptError(
+        'ERR_ARGUMENT',
+        `bench: expected a --prompt and a --generate that fit the context of ${room} positions together, ` +
+          `found ${prompt} and ${generate}; --context-length sets it, up to the model's own`,
+      );
+    }
     const results = [
       ...(files.length > 0 ? [await measureImage(model, info.imageSize, flags.repeat)] : []),
       await measurePrompt(model, info.vocabulary, prompt, flags.repeat),

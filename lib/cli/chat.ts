@@ -9,6 +9,7 @@ import type { Run } from '../run.js';
 import {
   addGenerateFlags,
   addModelFlags,
+  addPictureFlags,
   errorObject,
   exitCodes,
   flagOf,
@@ -17,10 +18,11 @@ import {
   modelFlags,
   type GenerateFlags,
   type ModelFlags,
+  type PictureFlags,
 } from './program.js';
 import { interruptSignal, loadingProgress, say, tellMiniature, writeText } from './terminal.js';
 
-type Flags = ModelFlags & GenerateFlags & { image?: string[]; json?: boolean };
+type Flags = ModelFlags & PictureFlags & GenerateFlags & { image?: string[]; json?: boolean };
 
 const help = `/image FILE  show a picture; the next question is about it
 /restart     forget the conversation and its pictures
@@ -40,6 +42,7 @@ export function register(program: Command): void {
     'a picture to begin with (may be given several times)',
     (picture: string, all: string[] = []) => [...all, picture],
   );
+  addPictureFlags(command);
   addGenerateFlags(command)
     .option('--json', 'one JSON object an answer')
     .addHelpText(

@@ -4,6 +4,7 @@ import { checkOptions, describeRules, loadRules } from '../options.js';
 import {
   addGenerateFlags,
   addModelFlags,
+  addPictureFlags,
   errorObject,
   exitCodes,
   flagOf,
@@ -12,10 +13,11 @@ import {
   modelFlags,
   type GenerateFlags,
   type ModelFlags,
+  type PictureFlags,
 } from './program.js';
 import { interruptSignal, loadingProgress, say, tellMiniature, writeText } from './terminal.js';
 
-type Flags = ModelFlags & GenerateFlags & { prompt?: string; json?: boolean };
+type Flags = ModelFlags & PictureFlags & GenerateFlags & { prompt?: string; json?: boolean };
 
 export function register(program: Command): void {
   const command = program
@@ -27,6 +29,7 @@ export function register(program: Command): void {
     )
     .argument('<picture...>', 'pictures');
   addModelFlags(command).option('--prompt <text>', 'the question (default: "Describe this image in detail.")');
+  addPictureFlags(command);
   addGenerateFlags(command)
     .option('--json', 'one JSON object a picture: image, text, ids, finishReason, usage, timings')
     .addHelpText(

@@ -51,7 +51,7 @@ export function parseNumber(text: string): number {
 /** Like parseNumber; whole numbers beyond 2^53 keep all their digits. */
 export function parseSeed(text: string): number | bigint {
   const value = parseNumber(text);
-  return /^\d+$/.test(text) && !Number.isSafeInteger(value) ? BigInt(text) : value;
+  return /^\d+$/.test(text.trim()) && !Number.isSafeInteger(value) ? BigInt(text) : value;
 }
 
 /** `topP` as the user writes it: `--top-p`. */
@@ -73,8 +73,16 @@ export function addModelFlags(command: Command): Command {
     .option('--context-length <n>', "positions of a conversation at most (default: the model's)", parseNumber);
 }
 
-export function modelFlags(flags: ModelFlags): LoadOptions {
-  return picked(flags, ['model', 'llm', 'projection', 'device', 'threads', 'contextLength']);
+export function modelFlags(flags: ModelFlags & PictureFlags): LoadOptions {
+  return picked(flags, ['model', 'llm', 'projection', 'device', 'threads', 'contextLength', 'maxPixels']);
+}
+
+export interface PictureFlags {
+  maxPixels?: number;
+}
+
+export function addPictureFlags(command: Command): Command {
+  return command.option('--max-pixels <n>', 'pixels of a picture at most (default: 100 million)', parseNumber);
 }
 
 export type GenerateFlags = Pick<

@@ -1,21 +1,25 @@
 // What the commands have to do with the terminal: streams that close, Ctrl-C, notices, model text that could hold control characters.
 import { basename } from 'node:path';
 import type { MiniGPT4 } from '../model.js';
+import { exitCodes } from './program.js';
 
-/** A reader that goes away (`| head`) ends the process in peace. */
+/**
+ * A reader that goes away (`| head`) ends the process in peace; an output that cannot be written (a full disk) ends it as a failure. What
+ * cannot be told on stderr is not told: the work goes on, also when the terminal has gone.
+ */
 export function endWhenReaderLeaves(): void {
-  for (const stream of [process.stdout, process.stderr]) {
-    stream.on('error', (error: NodeJS.ErrnoException) => {
-      if (error.code === 'EPIPE') process.exit(0);
-      throw error;
-    });
-  }
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(0);
+    say(`minigpt4: standard output cannot be written: ${error.message}`);
+    process.exit(exitCodes.failed);
+  });
+  process.stderr.on('error', () => {});
 }
 
-/** Aborted by the first Ctrl-C (or SIGTERM); the second one ends the process as usual. */
+/** Aborted by the first Ctrl-C, SIGTERM, or SIGHUP (its terminal has gone); the second one ends the process as usual. */
 export function interruptSignal(): AbortSignal {
   const controller = new AbortController();
-  for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => controller.abort());
+  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(name, () => controller.abort());
   return controller.signal;
 }
 

@@ -214,6 +214,7 @@ export function planGguf(file: GgufFile, role: string): LlmPlan {
       shape: place.shape,
       type,
       sources: [{ role, file: place.part.path }],
+      origin: `${place.part.path}: ${place.name}`,
       async *values() {
         const row =
           place.bytes /

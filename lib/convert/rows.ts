@@ -15,6 +15,8 @@ export interface PlannedTensor {
   readonly type: TypeName;
   /** Files that are read for it, by role. */
   readonly sources: readonly { role: string; file: string }[];
+  /** Which tensor of which file it is made from, for errors. */
+  readonly origin: string;
   /** Its values in order: whole rows of raw numbers of the type `source`. */
   values(): AsyncIterable<{ source: TypeName; values: Uint8Array }>;
 }
@@ -33,7 +35,7 @@ export function planned(
       `${name} of shape ${shapeText(shape)} is planned from ${shapeText(tensor.shape)}`,
     );
   }
-  return { name, shape, type, sources, values: () => rowsOf(tensor, shape) };
+  return { name, shape, type, sources, origin: `${tensor.file}: ${tensor.name}`, values: () => rowsOf(tensor, shape) };
 }
 
 async function* rowsOf(

@@ -1,6 +1,7 @@
 // A file that is read at positions: opening it says in one sentence when it can't be what anybody wants to read.
 import { open, stat, type FileHandle } from 'node:fs/promises';
 import { MiniGptError } from '../errors.js';
+import { noteOpened } from './file-log.js';
 
 /** The most that one system call is asked for: Linux reads at most 2 GiB - 4 KiB at once. */
 const LARGEST_READ = 2 ** 30;
@@ -17,7 +18,7 @@ export class InputFile {
     this.#handle = handle;
   }
 
-  /** Errors: ERR_FILE_NOT_FOUND (no such file, a directory), ERR_FILE_READ, ERR_FILE_FORMAT (no byte in it). */
+  /** Errors: ERR_FILE_NOT_FOUND (no such file, a directory), ERR_FILE_READ, ERR_FILE_FORMAT (no byte in it), ERR_FILE_CHANGED (as noteOpened). */
   static async open(path: string): Promise<InputFile> {
     let handle: FileHandle | undefined;
     try {
@@ -25,9 +26,12 @@ export class InputFile {
       const found = await stat(path);
       if (found.isDirectory()) throw new MiniGptError('ERR_FILE_NOT_FOUND', `${path} is a directory; expected a file`);
       if (!found.isFile()) throw new MiniGptError('ERR_FILE_NOT_FOUND', `${path} is not a regular file`);
-      if (found.size === 0) throw new MiniGptError('ERR_FILE_FORMAT', `${path} is empty (0 bytes)`);
       handle = await open(path, 'r');
-      return new InputFile(path, found.size, handle);
+      // Of what was opened, which may be another file by now.
+      const opened = await handle.stat({ bigint: true });
+      if (opened.size === 0n) throw new MiniGptError('ERR_FILE_FORMAT', `${path} is empty (0 bytes)`);
+      noteOpened(path, opened);
+      return new InputFile(path, Number(opened.size), handle);
     } catch (error) {
       await handle?.close();
       throw systemError(path, error);

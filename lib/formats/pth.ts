@@ -17,6 +17,8 @@ import { ZipArchive } from './zip.js';
 const LARGEST_PICKLE = 64 << 20;
 /** A tensor that repeats its storage (strides of 0) unfolds to this many values at most. */
 const LARGEST_UNFOLDED = 1 << 24;
+/** Pairs that dictionaries are copied from, all together. A dictionary that a pickle keeps can be named again in three bytes. */
+const MOST_COPIED = 1_000_000;
 
 const STORAGE_TYPES: Readonly<Record<string, DType>> = {
   DoubleStorage: 'f64',
@@ -87,7 +89,7 @@ async function refuseOldFormats(file: InputFile): Promise<void> {
       `${file.path} is a tar archive; expected the zip archive that PyTorch saves. Is it to be unpacked first?`,
     );
   }
-  if (head.readUInt32BE(0) !== 0x504b0304) {
+  if (head.toString('latin1', 0, 4) !== 'PK\x03\x04') {
     throw new MiniGptError(
       'ERR_FILE_FORMAT',
       `${file.path} begins with the bytes ${head.toString('hex', 0, 4)}; expected 504b0304, the zip archive that PyTorch saves`,
@@ -187,6 +189,7 @@ class TorchPickle {
   readonly #path: string;
   readonly #zip: ZipArchive;
   readonly #folder: string;
+  #copied = 0;
 
   constructor(path: string, zip: ZipArchive, folder: string) {
     this.#path = path;
@@ -238,6 +241,8 @@ class TorchPickle {
 
   #dictionary(pairs: PickleValue): Map<PickleValue, PickleValue> {
     const made = new Map<PickleValue, PickleValue>();
+    this.#copied += pairs instanceof Map ? pairs.size : Array.isArray(pairs) ? pairs.length : 0;
+    if (this.#copied > MOST_COPIED) this.#fail(`its dictionaries are made of more than ${MOST_COPIED} copied pairs`);
     if (pairs instanceof Map) for (const [key, value] of pairs) made.set(key, value);
     if (Array.isArray(pairs)) {
       for (const pair of pairs) {

@@ -23,7 +23,8 @@ void check_arrays(const GgufFile& file) {
         },
         value.value);
     if (elements > kMostElements) {
-      fail(code::unsupported, file.path(), ": the metadata's arrays hold more than ", kMostElements, " elements at key ", key);
+      fail(code::unsupported, file.path(), ": the metadata's arrays hold more than ", kMostElements,
+           " elements at key ", key);
     }
   }
 }
@@ -84,10 +85,10 @@ class NativeGgufWriter : public Napi::ObjectWrap<NativeGgufWriter> {
   explicit NativeGgufWriter(const Napi::CallbackInfo& info) : ObjectWrap(info), writer_(payload_of<GgufWriter>(info)) {}
 
   static Napi::Function define(Napi::Env env) {
-    return DefineClass(env, "NativeGgufWriter",
-                       {InstanceMethod<&NativeGgufWriter::write>("write"),
-                        InstanceMethod<&NativeGgufWriter::finish>("finish"),
-                        InstanceMethod<&NativeGgufWriter::discard>("discard")});
+    return DefineClass(
+        env, "NativeGgufWriter",
+        {InstanceMethod<&NativeGgufWriter::write>("write"), InstanceMethod<&NativeGgufWriter::finish>("finish"),
+         InstanceMethod<&NativeGgufWriter::discard>("discard")});
   }
 
  private:

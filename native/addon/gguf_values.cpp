@@ -9,7 +9,8 @@ namespace minigpt4::addon {
 namespace {
 
 // by GGUF's type number; 9 is the array
-constexpr const char* kTypeNames[] = {"u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "string", "array", "u64", "i64", "f64"};
+constexpr const char* kTypeNames[] = {"u8",   "i8",     "u16",   "i16", "u32", "i32", "f32",
+                                      "bool", "string", "array", "u64", "i64", "f64"};
 constexpr double kLargestExact = 9007199254740992.0;  // 2^53
 
 uint32_t type_number(const std::string& name, const std::string& key) {
@@ -96,22 +97,33 @@ std::pair<std::string, GgufValue> to_gguf_key(const Napi::Value& entry) {
   result.type = type_number(to_string(object.Get("type"), what), key);
   const Napi::Value value = object.Get("value");
   if (result.type != kGgufArray) {
-    if (is_unsigned(result.type)) result.value = unsigned_of(value, result.type, key);
-    else if (is_signed(result.type)) result.value = signed_of(value, result.type, key);
-    else if (result.type == 7) result.value = to_bool(value, what);
-    else if (result.type == 8) result.value = to_string(value, what);
-    else result.value = to_number(value, what);
+    if (is_unsigned(result.type))
+      result.value = unsigned_of(value, result.type, key);
+    else if (is_signed(result.type))
+      result.value = signed_of(value, result.type, key);
+    else if (result.type == 7)
+      result.value = to_bool(value, what);
+    else if (result.type == 8)
+      result.value = to_string(value, what);
+    else
+      result.value = to_number(value, what);
     return {key, result};
   }
   result.element_type = type_number(to_string(object.Get("elementType"), what), key);
   const uint32_t element = result.element_type;
   const Napi::Array array = to_array(value, what);
-  if (is_unsigned(element)) result.value = all<uint64_t>(array, [&](const Napi::Value& v) { return unsigned_of(v, element, key); });
-  else if (is_signed(element)) result.value = all<int64_t>(array, [&](const Napi::Value& v) { return signed_of(v, element, key); });
-  else if (element == 7) result.value = all<bool>(array, [&](const Napi::Value& v) { return to_bool(v, what); });
-  else if (element == 8) result.value = all<std::string>(array, [&](const Napi::Value& v) { return to_string(v, what); });
-  else if (element == kGgufArray) fail(code::argument, "key ", key, ": arrays of arrays are not written");
-  else result.value = all<double>(array, [&](const Napi::Value& v) { return to_number(v, what); });
+  if (is_unsigned(element))
+    result.value = all<uint64_t>(array, [&](const Napi::Value& v) { return unsigned_of(v, element, key); });
+  else if (is_signed(element))
+    result.value = all<int64_t>(array, [&](const Napi::Value& v) { return signed_of(v, element, key); });
+  else if (element == 7)
+    result.value = all<bool>(array, [&](const Napi::Value& v) { return to_bool(v, what); });
+  else if (element == 8)
+    result.value = all<std::string>(array, [&](const Napi::Value& v) { return to_string(v, what); });
+  else if (element == kGgufArray)
+    fail(code::argument, "key ", key, ": arrays of arrays are not written");
+  else
+    result.value = all<double>(array, [&](const Napi::Value& v) { return to_number(v, what); });
   return {key, result};
 }
 

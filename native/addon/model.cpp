@@ -29,9 +29,10 @@ class NativeImage : public Napi::ObjectWrap<NativeImage> {
   }
   ~NativeImage() override { Napi::MemoryManagement::AdjustExternalMemory(Env(), -bytes()); }
   static Napi::Function define(Napi::Env env) {
-    return DefineClass(env, "NativeImage",
-                       {InstanceAccessor<&NativeImage::tokens>("tokens"), InstanceAccessor<&NativeImage::encode_ms>("encodeMs"),
-                        InstanceMethod<&NativeImage::to_array>("toFloat32Array")});
+    return DefineClass(
+        env, "NativeImage",
+        {InstanceAccessor<&NativeImage::tokens>("tokens"), InstanceAccessor<&NativeImage::encode_ms>("encodeMs"),
+         InstanceMethod<&NativeImage::to_array>("toFloat32Array")});
   }
   const Image& image() const { return payload_->image; }
 
@@ -39,7 +40,9 @@ class NativeImage : public Napi::ObjectWrap<NativeImage> {
   std::unique_ptr<EncodedImage> payload_;
   int64_t bytes() const { return int64_t(image()->values.size() * sizeof(float)); }
   Napi::Value tokens(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), image()->tokens); }
-  Napi::Value encode_ms(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), payload_->milliseconds); }
+  Napi::Value encode_ms(const Napi::CallbackInfo& info) {
+    return Napi::Number::New(info.Env(), payload_->milliseconds);
+  }
   Napi::Value to_array(const Napi::CallbackInfo& info) { return from_floats(info.Env(), image()->values); }
 };
 
@@ -48,7 +51,8 @@ PromptPart to_part(const Napi::Value& value, const Tokenizer& tokenizer) {
   const Napi::Object object = to_object(value, "prompt part");
   if (object.CheckTypeTag(&kImageTag)) return NativeImage::Unwrap(object)->image();
   if (has(object, "ids")) return to_ids(object.Get("ids"), "prompt ids");
-  if (!has(object, "token")) fail(code::argument, "prompt part: expected a string, an image, { token } or { ids }, found another object");
+  if (!has(object, "token"))
+    fail(code::argument, "prompt part: expected a string, an image, { token } or { ids }, found another object");
   const Napi::Value token = object.Get("token");
   if (!token.IsString()) return int32_t(to_integer(token, "token", 0, tokenizer.size() - 1));
   const std::string piece = token.As<Napi::String>().Utf8Value();
@@ -105,9 +109,7 @@ struct SequencePayload {
 };
 
 std::function<void(const Error&)> rejecter(ModelState* state, uint64_t number) {
-  return [=](const Error& error) {
-    state->post([=](Napi::Env env) { state->reject(number, env, error); });
-  };
+  return [=](const Error& error) { state->post([=](Napi::Env env) { state->reject(number, env, error); }); };
 }
 
 class NativeSequence : public Napi::ObjectWrap<NativeSequence> {
@@ -115,9 +117,10 @@ class NativeSequence : public Napi::ObjectWrap<NativeSequence> {
   explicit NativeSequence(const Napi::CallbackInfo& info) : ObjectWrap(info), p_(payload_of<SequencePayload>(info)) {}
   ~NativeSequence() override { shut(); }
   static Napi::Function define(Napi::Env env) {
-    return DefineClass(env, "NativeSequence",
-                       {InstanceMethod<&NativeSequence::generate>("generate"), InstanceMethod<&NativeSequence::abort>("abort"),
-                        InstanceMethod<&NativeSequence::close>("close")});
+    return DefineClass(
+        env, "NativeSequence",
+        {InstanceMethod<&NativeSequence::generate>("generate"), InstanceMethod<&NativeSequence::abort>("abort"),
+         InstanceMethod<&NativeSequence::close>("close")});
   }
 
  private:
@@ -134,11 +137,13 @@ class NativeSequence : public Napi::ObjectWrap<NativeSequence> {
       GenerateOptions options = to_generate_options(request);
       ModelState::Pending pending{
           Napi::Promise::Deferred::New(env), {}, Napi::Persistent(Value().As<Napi::Object>()), {}};
-      if (info.Length() > 1 && !info[1].IsUndefined()) pending.on_text = Napi::Persistent(to_function(info[1], "onText"));
+      if (info.Length() > 1 && !info[1].IsUndefined())
+        pending.on_text = Napi::Persistent(to_function(info[1], "onText"));
       const Napi::Promise promise = pending.deferred.Promise();
       const std::shared_ptr<ModelState> state = p_->state;
       const uint64_t number = state->begin(std::move(pending), env);
-      engine.generate(p_->conversation, std::move(parts), std::move(options), callbacks(state.get(), number, p_->conversation));
+      engine.generate(p_->conversation, std::move(parts), std::move(options),
+                      callbacks(state.get(), number, p_->conversation));
       return promise;
     });
   }
@@ -190,7 +195,8 @@ class NativeModel : public Napi::ObjectWrap<NativeModel> {
         env, "NativeModel",
         {InstanceMethod<&NativeModel::info>("info"), InstanceMethod<&NativeModel::encode>("encode"),
          InstanceMethod<&NativeModel::decode>("decode"), InstanceMethod<&NativeModel::encode_image>("encodeImage"),
-         InstanceMethod<&NativeModel::open_sequence>("openSequence"), InstanceMethod<&NativeModel::trace_image>("traceImage"),
+         InstanceMethod<&NativeModel::open_sequence>("openSequence"),
+         InstanceMethod<&NativeModel::trace_image>("traceImage"),
          InstanceMethod<&NativeModel::trace_prompt>("tracePrompt"), InstanceMethod<&NativeModel::close>("close")});
   }
 
@@ -199,7 +205,8 @@ class NativeModel : public Napi::ObjectWrap<NativeModel> {
   Napi::ObjectReference closing_;  // the promise of close()
 
   static const VisionConfig& vision_of(Engine& engine) {
-    if (!engine.model().sees()) fail(code::argument, "this is a language model alone, expected one with a vision encoder");
+    if (!engine.model().sees())
+      fail(code::argument, "this is a language model alone, expected one with a vision encoder");
     return engine.model().vision();
   }
 
@@ -284,20 +291,19 @@ class NativeModel : public Napi::ObjectWrap<NativeModel> {
       const std::shared_ptr<ModelState> state = state_;
       const auto self = std::make_shared<Napi::ObjectReference>(Napi::Persistent(Value().As<Napi::Object>()));
       // the picture is prepared on the pool, then encoded on the engine's thread
-      return Task::start(
-          env,
-          [=]() -> Finish {
-            const std::vector<uint8_t> square = resize_bicubic(picture.rgb->data(), picture.width, picture.height, S, S);
-            auto pixels = std::make_shared<std::vector<float>>(size_t(3) * size_t(S) * size_t(S));
-            normalise(pixels->data(), square.data(), S, mean.data(), std.data());
-            return [=](Napi::Env e) -> Napi::Value {
-              return encode_pixels(e, state.get(), std::move(*pixels), std::move(*self));
-            };
-          });
+      return Task::start(env, [=]() -> Finish {
+        const std::vector<uint8_t> square = resize_bicubic(picture.rgb->data(), picture.width, picture.height, S, S);
+        auto pixels = std::make_shared<std::vector<float>>(size_t(3) * size_t(S) * size_t(S));
+        normalise(pixels->data(), square.data(), S, mean.data(), std.data());
+        return [=](Napi::Env e) -> Napi::Value {
+          return encode_pixels(e, state.get(), std::move(*pixels), std::move(*self));
+        };
+      });
     });
   }
 
-  static Napi::Value encode_pixels(Napi::Env env, ModelState* state, std::vector<float> pixels, Napi::ObjectReference self) {
+  static Napi::Value encode_pixels(Napi::Env env, ModelState* state, std::vector<float> pixels,
+                                   Napi::ObjectReference self) {
     return guarded(env, [&]() -> Napi::Value {
       Engine& engine = state->engine();
       ModelState::Pending pending{Napi::Promise::Deferred::New(env), {}, std::move(self), {}};
@@ -331,7 +337,8 @@ class NativeModel : public Napi::ObjectWrap<NativeModel> {
       Engine& engine = state_->engine();
       std::vector<float> pixels = to_floats(call[0], "pixels");
       const size_t S = size_t(vision_of(engine).vit.image_size);
-      if (pixels.size() != 3 * S * S) fail(code::shape, "pixels: ", pixels.size(), " values, expected 3 x ", S, " x ", S);
+      if (pixels.size() != 3 * S * S)
+        fail(code::shape, "pixels: ", pixels.size(), " values, expected 3 x ", S, " x ", S);
       Napi::Promise promise;
       const uint64_t number = begin(call.Env(), promise);
       engine.trace_image(std::move(pixels), stages_resolver(state_.get(), number), rejecter(state_.get(), number));
@@ -409,7 +416,8 @@ DeviceOptions to_device_options(const Napi::Object& o) {
 EngineOptions to_engine_options(const Napi::Object& o) {
   constexpr int64_t kLongest = 1 << 24;
   EngineOptions options;
-  if (has(o, "contextLength")) options.context_length = int(to_integer(o.Get("contextLength"), "contextLength", 1, kLongest));
+  if (has(o, "contextLength"))
+    options.context_length = int(to_integer(o.Get("contextLength"), "contextLength", 1, kLongest));
   if (has(o, "cacheLength")) options.cache_length = int(to_integer(o.Get("cacheLength"), "cacheLength", 1, kLongest));
   if (has(o, "kvType")) {
     options.kv_type = to_type(o.Get("kvType"), "kvType");
@@ -429,7 +437,8 @@ Napi::Value load_model(const Napi::CallbackInfo& call) {
     const DeviceOptions device = to_device_options(o);
     const EngineOptions options = to_engine_options(o);
     std::shared_ptr<Progress> progress;
-    if (has(o, "onProgress")) progress = std::make_shared<Progress>(env, to_function(o.Get("onProgress"), "onProgress"));
+    if (has(o, "onProgress"))
+      progress = std::make_shared<Progress>(env, to_function(o.Get("onProgress"), "onProgress"));
     return Task::start(
         env,
         [=]() -> Finish {
@@ -445,7 +454,8 @@ Napi::Value load_model(const Napi::CallbackInfo& call) {
             return make(e.GetInstanceData<AddonData>()->model, std::move(*engine));
           };
         },
-        {}, [=] {
+        {},
+        [=] {
           if (progress) progress->release();
         });
   });

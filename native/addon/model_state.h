@@ -35,9 +35,9 @@ class ModelState : public std::enable_shared_from_this<ModelState> {
   /// An open promise, by number, with what must live as long.
   struct Pending {
     Napi::Promise::Deferred deferred;
-    Napi::FunctionReference on_text;      // of a generation
-    Napi::ObjectReference keep;           // the JavaScript object that the work belongs to
-    std::optional<Napi::Error> failure;   // what on_text threw: the reason of the rejection to come
+    Napi::FunctionReference on_text;     // of a generation
+    Napi::ObjectReference keep;          // the JavaScript object that the work belongs to
+    std::optional<Napi::Error> failure;  // what on_text threw: the reason of the rejection to come
   };
   uint64_t begin(Pending pending, Napi::Env env);
   /// Null when it is settled already.

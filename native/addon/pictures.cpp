@@ -1,6 +1,6 @@
 // resizeBicubic and normalise.
-#include "addon/classes.h"
 #include "addon/pictures.h"
+#include "addon/classes.h"
 #include "addon/task.h"
 #include "addon/values.h"
 #include "image/bicubic.h"
@@ -15,8 +15,8 @@ Picture to_picture(const Napi::Value& rgb, const Napi::Value& width, const Napi:
   picture.height = int(to_integer(height, "height", 1, kLargest));
   const uint64_t expected = uint64_t(picture.width) * uint64_t(picture.height) * 3;
   if (bytes.size != expected) {
-    fail(code::image, "a picture of ", picture.width, " x ", picture.height, " pixels takes ", expected, " bytes of RGB, found ",
-         bytes.size);
+    fail(code::image, "a picture of ", picture.width, " x ", picture.height, " pixels takes ", expected,
+         " bytes of RGB, found ", bytes.size);
   }
   picture.rgb = std::make_shared<const std::vector<uint8_t>>(bytes.data, bytes.data + bytes.size);
   return picture;
@@ -27,12 +27,11 @@ static Napi::Value resize(const Napi::CallbackInfo& info) {
   return guarded(env, [&]() -> Napi::Value {
     const Picture picture = to_picture(info[0], info[1], info[2]);
     const int size = int(to_integer(info[3], "size", 1, 1 << 14));
-    return Task::start(
-        env,
-        [=]() -> Finish {
-          auto out = std::make_shared<std::vector<uint8_t>>(resize_bicubic(picture.rgb->data(), picture.width, picture.height, size, size));
-          return [out](Napi::Env e) -> Napi::Value { return from_bytes(e, out->data(), out->size()); };
-        });
+    return Task::start(env, [=]() -> Finish {
+      auto out = std::make_shared<std::vector<uint8_t>>(
+          resize_bicubic(picture.rgb->data(), picture.width, picture.height, size, size));
+      return [out](Napi::Env e) -> Napi::Value { return from_bytes(e, out->data(), out->size()); };
+    });
   });
 }
 

@@ -56,7 +56,9 @@ class Task : public Napi::AsyncWorker {
 
  private:
   Task(Napi::Env env, std::function<Finish()> work, std::function<void()> done)
-      : Napi::AsyncWorker(env, "minigpt4"), work_(std::move(work)), done_(std::move(done)),
+      : Napi::AsyncWorker(env, "minigpt4"),
+        work_(std::move(work)),
+        done_(std::move(done)),
         deferred_(Napi::Promise::Deferred::New(env)) {}
 
   std::vector<Napi::ObjectReference> keep_;

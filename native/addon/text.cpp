@@ -14,9 +14,10 @@ class NativeTokenizer : public Napi::ObjectWrap<NativeTokenizer> {
       : ObjectWrap(info), tokenizer_(payload_of<Tokenizer>(info)) {}
 
   static Napi::Function define(Napi::Env env) {
-    return DefineClass(env, "NativeTokenizer",
-                       {InstanceAccessor<&NativeTokenizer::size>("size"), InstanceMethod<&NativeTokenizer::encode>("encode"),
-                        InstanceMethod<&NativeTokenizer::decode>("decode"), InstanceMethod<&NativeTokenizer::id_of>("idOf")});
+    return DefineClass(
+        env, "NativeTokenizer",
+        {InstanceAccessor<&NativeTokenizer::size>("size"), InstanceMethod<&NativeTokenizer::encode>("encode"),
+         InstanceMethod<&NativeTokenizer::decode>("decode"), InstanceMethod<&NativeTokenizer::id_of>("idOf")});
   }
 
  private:

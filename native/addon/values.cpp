@@ -11,16 +11,26 @@ namespace {
 
 const char* kind(const Napi::Value& value) {
   switch (value.Type()) {
-    case napi_undefined: return "undefined";
-    case napi_null: return "null";
-    case napi_boolean: return "a boolean";
-    case napi_number: return "a number";
-    case napi_string: return "a string";
-    case napi_symbol: return "a symbol";
-    case napi_function: return "a function";
-    case napi_external: return "an external value";
-    case napi_bigint: return "a bigint";
-    case napi_object: return value.IsArray() ? "an array" : value.IsTypedArray() ? "a typed array" : "an object";
+    case napi_undefined:
+      return "undefined";
+    case napi_null:
+      return "null";
+    case napi_boolean:
+      return "a boolean";
+    case napi_number:
+      return "a number";
+    case napi_string:
+      return "a string";
+    case napi_symbol:
+      return "a symbol";
+    case napi_function:
+      return "a function";
+    case napi_external:
+      return "an external value";
+    case napi_bigint:
+      return "a bigint";
+    case napi_object:
+      return value.IsArray() ? "an array" : value.IsTypedArray() ? "a typed array" : "an object";
   }
   return "something else";
 }
@@ -80,7 +90,8 @@ Napi::Function to_function(const Napi::Value& value, const char* what) {
 Type to_type(const Napi::Value& value, const char* what) {
   const std::string text = to_string(value, what);
   const auto type = type_by_name(text);
-  if (!type) fail(code::argument, what, ": \"", text, "\" is no type that is known here, expected f32, f16, bf16, q8_0, …");
+  if (!type)
+    fail(code::argument, what, ": \"", text, "\" is no type that is known here, expected f32, f16, bf16, q8_0, …");
   return *type;
 }
 

@@ -31,8 +31,8 @@ struct Bytes {
   size_t size;
 };
 Bytes to_bytes(const Napi::Value& value, const char* what);
-std::vector<float> to_floats(const Napi::Value& value, const char* what);   // Float32Array
-std::vector<int32_t> to_ids(const Napi::Value& value, const char* what);    // Int32Array or an array of integers
+std::vector<float> to_floats(const Napi::Value& value, const char* what);  // Float32Array
+std::vector<int32_t> to_ids(const Napi::Value& value, const char* what);   // Int32Array or an array of integers
 std::vector<std::string> to_strings(const Napi::Value& value, const char* what);
 
 /// A property that is there and not undefined.

@@ -17,16 +17,16 @@ inline constexpr const char* file_read = "ERR_FILE_READ";            // the syst
 inline constexpr const char* file_format = "ERR_FILE_FORMAT";        // contents are not what the format says
 inline constexpr const char* file_changed = "ERR_FILE_CHANGED";      // truncated or replaced while in use
 inline constexpr const char* missing_tensor = "ERR_MISSING_TENSOR";
-inline constexpr const char* shape = "ERR_SHAPE";                    // a tensor's or an argument's shape
-inline constexpr const char* unsupported = "ERR_UNSUPPORTED";        // valid, but not something this version does
-inline constexpr const char* argument = "ERR_ARGUMENT";              // a caller's value out of range
-inline constexpr const char* image = "ERR_IMAGE";                    // a picture that cannot be used
+inline constexpr const char* shape = "ERR_SHAPE";              // a tensor's or an argument's shape
+inline constexpr const char* unsupported = "ERR_UNSUPPORTED";  // valid, but not something this version does
+inline constexpr const char* argument = "ERR_ARGUMENT";        // a caller's value out of range
+inline constexpr const char* image = "ERR_IMAGE";              // a picture that cannot be used
 inline constexpr const char* context_full = "ERR_CONTEXT_FULL";
 inline constexpr const char* out_of_memory = "ERR_OUT_OF_MEMORY";
 inline constexpr const char* no_backend = "ERR_NO_BACKEND";
 inline constexpr const char* aborted = "ERR_ABORTED";
 inline constexpr const char* closed = "ERR_CLOSED";
-inline constexpr const char* internal = "ERR_INTERNAL";              // a defect of ours
+inline constexpr const char* internal = "ERR_INTERNAL";  // a defect of ours
 }  // namespace code
 
 /// What every failure caused by a user, a file or the system is thrown as.

@@ -22,7 +22,8 @@ bool BatchRunner::run(const std::vector<BatchPart>& parts, const Trace& trace, c
     Sequence& sequence = *parts[b].sequence;
     for (size_t i = 0; i < parts[b].rows.size(); ++i) host_positions_.push_back(sequence.length() + int32_t(i));
     host_offsets_.push_back(int32_t(host_positions_.size()));
-    std::copy(sequence.pages().begin(), sequence.pages().end(), host_page_table_.begin() + std::ptrdiff_t(b * size_t(max_pages_)));
+    std::copy(sequence.pages().begin(), sequence.pages().end(),
+              host_page_table_.begin() + std::ptrdiff_t(b * size_t(max_pages_)));
   }
   embed(parts);
   Ops& ops = model_.ops();
@@ -57,7 +58,8 @@ void BatchRunner::embed(const std::vector<BatchPart>& parts) {
                part.rows[end].row == part.rows[i].row + int32_t(end - i)) {
           ++end;
         }
-        model_.ops().upload(x_ + t * C, image->values.data() + part.rows[i].row * C, (end - i) * size_t(C) * sizeof(float));
+        model_.ops().upload(x_ + t * C, image->values.data() + part.rows[i].row * C,
+                            (end - i) * size_t(C) * sizeof(float));
       } else {
         host_ids_.assign(1, part.rows[i].id);
         for (; end < part.rows.size() && !part.rows[end].image; ++end) host_ids_.push_back(part.rows[end].id);

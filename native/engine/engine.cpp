@@ -13,13 +13,15 @@ constexpr int kDefaultContext = 4096;
 int context_of(const LlamaConfig& llama, int asked) {
   if (asked == 0) return std::min(llama.context, kDefaultContext);
   if (asked < kPagePositions || asked > llama.context) {
-    fail(code::argument, "context length ", asked, ": expected ", kPagePositions, " to ", llama.context, ", the model's own");
+    fail(code::argument, "context length ", asked, ": expected ", kPagePositions, " to ", llama.context,
+         ", the model's own");
   }
   return asked;
 }
 
 int cache_pages(int asked, int context) {
-  if (asked != 0 && asked < context) fail(code::argument, "cache length ", asked, ": expected at least the context length ", context);
+  if (asked != 0 && asked < context)
+    fail(code::argument, "cache length ", asked, ": expected at least the context length ", context);
   return (std::max(asked, context) + kPagePositions - 1) / kPagePositions;
 }
 
@@ -44,7 +46,8 @@ Engine::Engine(std::unique_ptr<MiniGpt4> model, std::unique_ptr<Tokenizer> token
          model_->llama().vocab);
   }
   longest_piece_ = 1;
-  for (const std::string& piece : tokenizer_->vocabulary().pieces) longest_piece_ = std::max(longest_piece_, piece.size());
+  for (const std::string& piece : tokenizer_->vocabulary().pieces)
+    longest_piece_ = std::max(longest_piece_, piece.size());
   thread_ = std::thread([this] { loop(); });
 }
 
@@ -150,9 +153,8 @@ void Engine::loop() {
     Job heavy;
     {
       std::unique_lock lock(mutex_);
-      wake_.wait(lock, [&] {
-        return closing_ || !jobs_.empty() || !heavy_.empty() || !active_.empty() || !waiting_.empty();
-      });
+      wake_.wait(
+          lock, [&] { return closing_ || !jobs_.empty() || !heavy_.empty() || !active_.empty() || !waiting_.empty(); });
       if (closing_) break;
       jobs.swap(jobs_);
       if (!heavy_.empty()) {
@@ -211,8 +213,8 @@ void Engine::begin_answer(const ConversationRef& conversation, const std::vector
   if (conversation->answer) {
     fail(code::argument, "this conversation is answering already: wait for that answer or abort it");
   }
-  conversation->answer = std::make_unique<Generation>(*tokenizer_, conversation->sequence, assemble(parts), options, callbacks,
-                                                      abort, requested);
+  conversation->answer = std::make_unique<Generation>(*tokenizer_, conversation->sequence, assemble(parts), options,
+                                                      callbacks, abort, requested);
   waiting_.push_back(conversation);
 }
 
@@ -287,7 +289,8 @@ void Engine::drop_aborted() {
 void Engine::admit() {
   while (!waiting_.empty() && int(active_.size()) < options_.max_sequences) {
     int promised = 0;
-    for (const ConversationRef& conversation : active_) promised += pages_for(conversation->answer->most_positions(context_));
+    for (const ConversationRef& conversation : active_)
+      promised += pages_for(conversation->answer->most_positions(context_));
     const ConversationRef next = waiting_.front();
     if (promised + pages_for(next->answer->most_positions(context_)) > pool_.pages()) return;
     waiting_.pop_front();
@@ -356,7 +359,8 @@ void Engine::draw(const std::vector<BatchPart>& parts, const std::vector<Convers
     for (int i = 0; i < n; ++i) {
       const ConversationRef& conversation = due[at + size_t(i)];
       try {
-        if (!conversation->answer->accept(host_logits_.data() + size_t(i) * size_t(vocab), tokenizer_->size(), context_)) {
+        if (!conversation->answer->accept(host_logits_.data() + size_t(i) * size_t(vocab), tokenizer_->size(),
+                                          context_)) {
           end(conversation, nullptr);
         }
       } catch (const Error& error) {

@@ -116,8 +116,9 @@ class Engine {
   void loop();
   void refuse_all();
   static void run(Job& job) noexcept;
-  void begin_answer(const ConversationRef& conversation, const std::vector<PromptPart>& parts, const GenerateOptions& options,
-                    const GenerateCallbacks& callbacks, const AbortToken& abort, Generation::Clock::time_point requested);
+  void begin_answer(const ConversationRef& conversation, const std::vector<PromptPart>& parts,
+                    const GenerateOptions& options, const GenerateCallbacks& callbacks, const AbortToken& abort,
+                    Generation::Clock::time_point requested);
   std::vector<Stage> trace(const std::vector<PromptPart>& parts);
   void step();
   void drop_aborted();

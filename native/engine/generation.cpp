@@ -13,10 +13,14 @@ double milliseconds(Generation::Clock::time_point from, Generation::Clock::time_
 
 const char* name(FinishReason reason) {
   switch (reason) {
-    case FinishReason::stop: return "stop";
-    case FinishReason::eos: return "eos";
-    case FinishReason::length: return "length";
-    case FinishReason::context: return "context";
+    case FinishReason::stop:
+      return "stop";
+    case FinishReason::eos:
+      return "eos";
+    case FinishReason::length:
+      return "length";
+    case FinishReason::context:
+      return "context";
   }
   return "";
 }
@@ -33,7 +37,8 @@ Generation::Generation(const Tokenizer& tokenizer, Sequence& sequence, Prompt pr
       stops_(options_.stop),
       requested_(requested) {
   if (prompt_.empty()) fail(code::argument, "the prompt is empty, expected at least one token");
-  if (options_.max_tokens < 1) fail(code::argument, "the token limit is ", options_.max_tokens, ", expected at least 1");
+  if (options_.max_tokens < 1)
+    fail(code::argument, "the token limit is ", options_.max_tokens, ", expected at least 1");
   result_.prompt_tokens = int(prompt_.size());
   for (const Slot& slot : prompt_) result_.image_tokens += slot.image ? 1 : 0;
 }

@@ -45,9 +45,11 @@ void divides(const GgufFile& file, const char* what, int whole, const char* by, 
 
 std::array<float, 3> three(const GgufFile& file, const std::string& key) {
   const std::vector<double> values = file.floats_key(key);
-  if (values.size() != 3) fail(code::file_format, file.path(), ": ", key, " has ", values.size(), " values, expected 3");
+  if (values.size() != 3)
+    fail(code::file_format, file.path(), ": ", key, " has ", values.size(), " values, expected 3");
   for (double value : values) {
-    if (!std::isfinite(value)) fail(code::file_format, file.path(), ": ", key, " holds ", value, ", expected finite numbers");
+    if (!std::isfinite(value))
+      fail(code::file_format, file.path(), ": ", key, " holds ", value, ", expected finite numbers");
   }
   return {float(values[0]), float(values[1]), float(values[2])};
 }
@@ -102,7 +104,8 @@ LlamaConfig read_llama_config(const GgufFile& file) {
   LlamaConfig c{};
   c.width = count(file, "llama.embedding_length");
   c.heads = count(file, "llama.attention.head_count");
-  c.kv_heads = count(file, "llama.attention.head_count_kv", file.unsigned_key("llama.attention.head_count_kv", c.heads));
+  c.kv_heads =
+      count(file, "llama.attention.head_count_kv", file.unsigned_key("llama.attention.head_count_kv", c.heads));
   c.depth = layers(file, "llama.block_count");
   c.mlp = count(file, "llama.feed_forward_length");
   c.context = count(file, "llama.context_length");
@@ -131,7 +134,8 @@ LlamaConfig read_llama_config(const GgufFile& file) {
   } else if (scaling == "none") {
     c.rope_scale = 1;
   } else {
-    fail(code::unsupported, file.path(), ": rotary scaling \"", scaling, "\" is not supported, expected none or linear");
+    fail(code::unsupported, file.path(), ": rotary scaling \"", scaling,
+         "\" is not supported, expected none or linear");
   }
   return c;
 }

@@ -12,8 +12,8 @@ class GgufFile;
 /// EVA-CLIP ViT-g/14 as BLIP-2 uses it, or a smaller one of the same form.
 struct VitConfig {
   int image_size, patch_size, width, heads, depth, mlp;
-  float eps;          // the blocks' LayerNorms
-  float post_eps;     // ln_vision
+  float eps;                       // the blocks' LayerNorms
+  float post_eps;                  // ln_vision
   std::array<float, 3> mean, std;  // of the input pixels, RGB
 
   int patches() const { return (image_size / patch_size) * (image_size / patch_size); }

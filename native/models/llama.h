@@ -34,7 +34,8 @@ class Llama {
   using Stop = std::function<bool()>;
   /// x[T, C] through all layers, in place; writes the batch's keys and values into the cache. False: stopped early, and x is
   /// of no use; the same pass may be run again from the embeddings.
-  bool forward(float* x, const RaggedBatch& batch, const KvCache& cache, const Trace& trace = {}, const Stop& stop = {});
+  bool forward(float* x, const RaggedBatch& batch, const KvCache& cache, const Trace& trace = {},
+               const Stop& stop = {});
   /// y[n, V] = logits of rows of x, by index (host memory).
   void logits(float* y, const float* x, const int32_t* rows, int n);
 
@@ -46,15 +47,15 @@ class Llama {
   const LlamaConfig& c_;
   const LlamaWeights& w_;
   int max_rows_, max_logits_;
-  Buffer<float> frequencies_;     // [rope_dims / 2]
-  Buffer<float> rotation_;        // [T, rope_dims / 2, 2]
-  Buffer<float> h_;               // [T, C]
-  Buffer<float> q_;               // [T, H·D]
-  Buffer<float> k_, v_;           // [T, KV·D]
-  Buffer<float> attended_;        // [T, H·D]
-  Buffer<float> gate_, up_;       // [T, F]
-  Buffer<float> last_;            // [n, C]
-  Buffer<int32_t> ids_, rows_;    // [T], [n]
+  Buffer<float> frequencies_;   // [rope_dims / 2]
+  Buffer<float> rotation_;      // [T, rope_dims / 2, 2]
+  Buffer<float> h_;             // [T, C]
+  Buffer<float> q_;             // [T, H·D]
+  Buffer<float> k_, v_;         // [T, KV·D]
+  Buffer<float> attended_;      // [T, H·D]
+  Buffer<float> gate_, up_;     // [T, F]
+  Buffer<float> last_;          // [n, C]
+  Buffer<int32_t> ids_, rows_;  // [T], [n]
 };
 
 }  // namespace minigpt4

@@ -19,7 +19,8 @@ void expect_vision(const GgufFile& file) {
     fail(code::argument, file.path(), " holds a language model alone, expected a MiniGPT-4 file (make one with",
          " `minigpt4 convert`, and give this file as the language model)");
   }
-  fail(code::argument, file.path(), " is of architecture \"", found, "\", expected a \"minigpt4\" file with a vision encoder");
+  fail(code::argument, file.path(), " is of architecture \"", found,
+       "\", expected a \"minigpt4\" file with a vision encoder");
 }
 
 void expect_language_model(const GgufFile& file, bool separate) {
@@ -62,11 +63,13 @@ void check_fit(const GgufFile& vision_file, const VisionConfig& vision, const Gg
          vision.qformer ? "the Q-Former of " : "the patches of ", vision_file.path(), " give ", before);
   }
   if (!vision.qformer && vision.vit.patches() % per_token != 0) {
-    fail(code::shape, vision_file.path(), ": ", vision.vit.patches(), " patches are no multiple of ", per_token, " a token");
+    fail(code::shape, vision_file.path(), ": ", vision.vit.patches(), " patches are no multiple of ", per_token,
+         " a token");
   }
   if (projection.output != llama.width) {
-    fail(code::shape, projection_file.path(), ": the projection's output is ", projection.output, " wide, but the language model in ",
-         llm_file.path(), " is ", llama.width, " wide (7B models are 4096, 13B models 5120): use a projection trained for it");
+    fail(code::shape, projection_file.path(), ": the projection's output is ", projection.output,
+         " wide, but the language model in ", llm_file.path(), " is ", llama.width,
+         " wide (7B models are 4096, 13B models 5120): use a projection trained for it");
   }
 }
 
@@ -75,7 +78,8 @@ void check_fit(const GgufFile& vision_file, const VisionConfig& vision, const Gg
 ModelFiles ModelFiles::open(const std::string& model, const std::string& llm, const std::string& projection) {
   if (model.empty() && llm.empty()) fail(code::argument, "no model file was given, expected one at least");
   if (model.empty() && !projection.empty()) {
-    fail(code::argument, projection, ": a projection was given to a language model alone, expected a vision file with it");
+    fail(code::argument, projection,
+         ": a projection was given to a language model alone, expected a vision file with it");
   }
   const auto open_one = [](const std::string& path) -> std::shared_ptr<const GgufFile> {
     return path.empty() ? nullptr : std::make_shared<const GgufFile>(path);

@@ -19,8 +19,9 @@ class GgufFile;
 
 /// The open files that make a model.
 struct ModelFiles {
-  std::shared_ptr<const GgufFile> model;       // a bundle, or a vision file; null: a language model alone, which sees nothing
-  std::shared_ptr<const GgufFile> llm;         // null: in `model`
+  std::shared_ptr<const GgufFile>
+      model;                            // a bundle, or a vision file; null: a language model alone, which sees nothing
+  std::shared_ptr<const GgufFile> llm;  // null: in `model`
   std::shared_ptr<const GgufFile> projection;  // null: in `model`
 
   /// Opens what is named; "" leaves a file out. Errors: those of GgufFile; ERR_ARGUMENT (neither a model nor a language

@@ -5,8 +5,7 @@
 
 namespace minigpt4 {
 
-QFormer::QFormer(Ops& ops, const QFormerConfig& config, const QFormerWeights& weights, int image_rows,
-                 int max_images)
+QFormer::QFormer(Ops& ops, const QFormerConfig& config, const QFormerWeights& weights, int image_rows, int max_images)
     : ops_(ops),
       c_(config),
       w_(weights),

@@ -10,8 +10,7 @@ namespace minigpt4 {
 class QFormer {
  public:
   /// `image_rows`: rows of one image that cross-attention sees (P).
-  QFormer(Ops& ops, const QFormerConfig& config, const QFormerWeights& weights, int image_rows,
-          int max_images);
+  QFormer(Ops& ops, const QFormerConfig& config, const QFormerWeights& weights, int image_rows, int max_images);
   /// y[B·Q, C] from image[B·P, vit width].
   void forward(float* y, const float* image, int B, const Trace& trace = {});
 

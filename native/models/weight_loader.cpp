@@ -24,7 +24,8 @@ const GgufTensor* expect(const GgufFile& file, const std::string& name, const st
   const GgufTensor* tensor = file.tensor(name);
   if (!tensor) {
     if (presence == Presence::optional) return nullptr;
-    fail(code::missing_tensor, file.path(), ": tensor ", name, " is missing, expected one of shape ", shape_text(shape));
+    fail(code::missing_tensor, file.path(), ": tensor ", name, " is missing, expected one of shape ",
+         shape_text(shape));
   }
   std::vector<uint64_t> found = tensor->shape;  // trailing sizes of 1 carry no meaning
   while (found.size() > shape.size() && found.back() == 1) found.pop_back();
@@ -50,7 +51,8 @@ void WeightLoader::matrix(const std::string& name, int64_t rows, int64_t cols, s
   if (on_bytes_) on_bytes_(tensor->bytes);
 }
 
-void WeightLoader::floats(const std::string& name, const std::vector<uint64_t>& shape, Floats& slot, Presence presence) {
+void WeightLoader::floats(const std::string& name, const std::vector<uint64_t>& shape, Floats& slot,
+                          Presence presence) {
   const GgufTensor* tensor = expect(file_, name, shape, presence);
   if (!tensor) return;
   if (is_quantized(tensor->type)) {

@@ -27,7 +27,8 @@ void check_finite(const float* logits, size_t count) {
   for (size_t id = 0; id < count; ++id) finite &= std::fabs(logits[id]) <= largest;
   if (finite) return;
   const auto id = std::find_if(logits, logits + count, [](float logit) { return !std::isfinite(logit); }) - logits;
-  fail(code::file_format, "logit ", id, " is ", logits[id], ", expected a finite number: the weights of the model file may be damaged");
+  fail(code::file_format, "logit ", id, " is ", logits[id],
+       ", expected a finite number: the weights of the model file may be damaged");
 }
 
 }  // namespace

@@ -45,36 +45,38 @@ std::string error_of(const char* code, const std::string& words, Body&& body) {
 
 #define CHECK_JOIN2(a, b) a##b
 #define CHECK_JOIN(a, b) CHECK_JOIN2(a, b)
-#define TEST(name)                                                                                     \
-  static void CHECK_JOIN(test_, __LINE__)();                                                           \
+#define TEST(name)                                                                                         \
+  static void CHECK_JOIN(test_, __LINE__)();                                                               \
   static const check::Registration CHECK_JOIN(registration_, __LINE__)(name, CHECK_JOIN(test_, __LINE__)); \
   static void CHECK_JOIN(test_, __LINE__)()
-#define CHECK(condition) \
-  do {                   \
+#define CHECK(condition)                                             \
+  do {                                                               \
     if (!(condition)) check::failed(__FILE__, __LINE__, #condition); \
   } while (0)
-#define CHECK_EQUAL(found, expected)                                                 \
-  do {                                                                               \
-    const auto found_ = (found);\
-    const auto expected_ = (expected);                                              \
-    if (!(found_ == expected_)) {                                                    \
-      std::ostringstream text_;                                                      \
-      text_ << #found << ": found " << found_ << ", expected " << expected_;         \
-      check::failed(__FILE__, __LINE__, text_.str());                                \
-    }                                                                                \
+#define CHECK_EQUAL(found, expected)                                         \
+  do {                                                                       \
+    const auto found_ = (found);                                             \
+    const auto expected_ = (expected);                                       \
+    if (!(found_ == expected_)) {                                            \
+      std::ostringstream text_;                                              \
+      text_ << #found << ": found " << found_ << ", expected " << expected_; \
+      check::failed(__FILE__, __LINE__, text_.str());                        \
+    }                                                                        \
   } while (0)
-#define CHECK_NEAR(found, expected, allowed)                                                                   \
-  do {                                                                                                         \
-    const double found_ = (found), expected_ = (expected), allowed_ = (allowed);                               \
-    if (!(std::fabs(found_ - expected_) <= allowed_)) {                                                        \
-      std::ostringstream text_;                                                                                \
-      text_ << #found << ": found " << found_ << ", expected " << expected_ << " within " << allowed_;         \
-      check::failed(__FILE__, __LINE__, text_.str());                                                          \
-    }                                                                                                          \
+#define CHECK_NEAR(found, expected, allowed)                                                           \
+  do {                                                                                                 \
+    const double found_ = (found), expected_ = (expected), allowed_ = (allowed);                       \
+    if (!(std::fabs(found_ - expected_) <= allowed_)) {                                                \
+      std::ostringstream text_;                                                                        \
+      text_ << #found << ": found " << found_ << ", expected " << expected_ << " within " << allowed_; \
+      check::failed(__FILE__, __LINE__, text_.str());                                                  \
+    }                                                                                                  \
   } while (0)
 /// The statement throws Error{code} whose message contains words.
-#define CHECK_ERROR(code, words, ...)                                                       \
-  do {                                                                                      \
-    const std::string found_ = check::error_of(code, words, [&] { __VA_ARGS__; });          \
-    if (!found_.empty()) check::failed(__FILE__, __LINE__, #__VA_ARGS__ ": expected " + std::string(code) + " \"" + words + "\", " + found_); \
+#define CHECK_ERROR(code, words, ...)                                                                  \
+  do {                                                                                                 \
+    const std::string found_ = check::error_of(code, words, [&] { __VA_ARGS__; });                     \
+    if (!found_.empty())                                                                               \
+      check::failed(__FILE__, __LINE__,                                                                \
+                    #__VA_ARGS__ ": expected " + std::string(code) + " \"" + words + "\", " + found_); \
   } while (0)

@@ -70,7 +70,7 @@ TEST("engine: a sequence takes pages as it grows and returns them when cut") {
   CHECK_EQUAL(sequence.length(), kPagePositions);
   std::vector<Sequence::Copy> copies;
   CHECK(!sequence.reserve(4 * kPagePositions, copies));  // one more page than there is
-  CHECK_EQUAL(pool.free_pages(), 3);                      // and nothing was taken
+  CHECK_EQUAL(pool.free_pages(), 3);                     // and nothing was taken
   CHECK(sequence.reserve(3 * kPagePositions, copies));
   sequence.truncate(0);
   CHECK_EQUAL(pool.free_pages(), 4);
