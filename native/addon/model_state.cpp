@@ -43,8 +43,9 @@ void ModelState::release() {
 void ModelState::post(Body body) noexcept {
   try {
     // none is left to tell when this object is on its way out
-    auto parcel = std::make_unique<Parcel>(Parcel{weak_from_this().lock(), std::move(body)});
-    if (parcel->state && post_.NonBlockingCall(parcel.get()) == napi_ok) parcel.release();
+    auto* const parcel = new Parcel{weak_from_this().lock(), std::move(body)};
+    // once it is sent it belongs to deliver()
+    if (!parcel->state || post_.NonBlockingCall(parcel) != napi_ok) delete parcel;
   } catch (...) {
     // no memory to say anything with: the promise stays open, the engine goes on
   }

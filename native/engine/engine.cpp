@@ -370,9 +370,9 @@ void Engine::draw(const std::vector<BatchPart>& parts, const std::vector<Convers
   }
 }
 
-/// Takes the answer off the lists and tells its caller. The conversation is a copy: the lists hold what may be passed here.
-void Engine::end(const ConversationRef& listed, const Error* error) noexcept {
-  const ConversationRef conversation = listed;
+/// Takes the answer off the lists and tells its caller. By value: the list's own reference may be what was passed.
+// NOLINTNEXTLINE(performance-unnecessary-value-param)
+void Engine::end(ConversationRef conversation, const Error* error) noexcept {
   std::erase(active_, conversation);
   std::erase(waiting_, conversation);
   // the answer goes before its caller hears of it, so that the caller may ask again at once

@@ -126,7 +126,7 @@ class Engine {
   void share_beginning(Conversation& conversation);
   void make_room(Sequence& sequence, int positions);
   void draw(const std::vector<BatchPart>& parts, const std::vector<ConversationRef>& owners);
-  void end(const ConversationRef& listed, const Error* error) noexcept;
+  void end(ConversationRef conversation, const Error* error) noexcept;
   Prompt assemble(const std::vector<PromptPart>& parts) const;
   int pages_for(int positions) const;
   Trace recorder(std::vector<Stage>& stages);
