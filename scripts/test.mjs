@@ -166,7 +166,7 @@ async function fuzz() {
 const started = performance.now();
 if (wanted('native') || wanted('lib')) {
   // what `npm install` built, brought up to date: seconds when nothing changed
-  const built = await build('addon and lib', process.execPath, ['scripts/build.mjs']);
+  const built = await build('addon and lib', process.execPath, ['scripts/compile.mjs']);
   if (built && wanted('native')) await native();
   if (built && wanted('lib')) await lib();
 }

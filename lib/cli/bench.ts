@@ -1,7 +1,7 @@
 // `minigpt4 bench`: how fast a model encodes pictures (enc), reads prompts (pp) and writes answers (tg) on this machine.
 import { cpus } from 'node:os';
 import type { Command } from 'commander';
-import type { GgufTensorInfo, NativeLoadOptions, NativeModel } from '../addon.js';
+import type { GgufTensorInfo, NativeLoadOptions, NativeModel, NativePromptPart } from '../addon.js';
 import { MiniGptError } from '../errors.js';
 import { checkOptions, loadRules } from '../options.js';
 import { addModelFlags, flagOf, jsonLine, modelFlags, parseNumber, type ModelFlags } from './program.js';
@@ -148,12 +148,13 @@ function someIds(count: number, vocabulary: number, turn: number): Int32Array {
   return Int32Array.from({ length: count }, (_, i) => 3 + ((turn * 7919 + i * 104729) % Math.max(1, vocabulary - 3)));
 }
 
-async function generateOnce(model: NativeModel, ids: Int32Array, maxTokens: number) {
+/** Greedy tokens after a prompt, in a fresh sequence; nothing ends them but their number. */
+export async function generateOnce(model: NativeModel, prompt: NativePromptPart[], maxTokens: number) {
   const sequence = model.openSequence();
   try {
     return await sequence.generate(
       {
-        prompt: [{ ids }],
+        prompt,
         maxTokens,
         temperature: 0,
         topK: 0,
@@ -179,7 +180,7 @@ async function measurePrompt(
 ): Promise<Measurement> {
   const runs = await repeated(
     times,
-    async (turn) => (await generateOnce(model, someIds(count, vocabulary, turn), 1)).prefillMs,
+    async (turn) => (await generateOnce(model, [{ ids: someIds(count, vocabulary, turn) }], 1)).prefillMs,
   );
   return summary(`pp${count}`, runs, count, 'tokens/s');
 }
@@ -194,7 +195,7 @@ async function measureTokens(
   // the first token comes from the prompt's own pass
   const runs = await repeated(
     times,
-    async (turn) => (await generateOnce(model, someIds(1, vocabulary, turn), count)).decodeMs,
+    async (turn) => (await generateOnce(model, [{ ids: someIds(1, vocabulary, turn) }], count)).decodeMs,
   );
   const result = summary(`tg${count}`, runs, count - 1, 'tokens/s');
   return { ...result, gigabytesPerSecond: (result.perSecond * tokenBytes) / 1e9 };

@@ -93,25 +93,7 @@ void attend_paged_of(const PagedAttention& a, int m0, int m1, float* scratch) {
       scores, score_width, false);
   float inverse[kRows];
   for (int r = 0; r < rows; ++r) inverse[r] = 1.0f / softmax_row(scores + r * score_width, length(m0 + r));
-  switch (rows) {
-#define MINIGPT4_ROWS(R)                                                                            \
-  case R:                                                                                           \
-    if constexpr (R <= kRows) add_value_row<R>(a, v, scores, score_width, 0, shortest, out, width); \
-    break;
-    MINIGPT4_ROWS(1)
-    MINIGPT4_ROWS(2)
-    MINIGPT4_ROWS(3)
-    MINIGPT4_ROWS(4)
-    MINIGPT4_ROWS(5)
-    MINIGPT4_ROWS(6)
-    MINIGPT4_ROWS(7)
-    MINIGPT4_ROWS(8)
-    MINIGPT4_ROWS(9)
-    MINIGPT4_ROWS(10)
-    MINIGPT4_ROWS(11)
-    MINIGPT4_ROWS(12)
-#undef MINIGPT4_ROWS
-  }
+  with_rows(rows, [&]<int R>() { add_value_row<R>(a, v, scores, score_width, 0, shortest, out, width); });
   for (int r = 0; r < rows; ++r) {
     add_value_row<1>(a, v, scores + r * score_width, score_width, shortest, length(m0 + r), out + r * width, width);
     const F factor = set1(inverse[r]);

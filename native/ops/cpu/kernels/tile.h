@@ -74,29 +74,21 @@ inline void tile_row(const float* x, int64_t x_stride, Group group, int64_t grou
   }
 }
 
+/// Calls body<rows>(): the count of rows as a constant, 1 to kRows.
+template <int R = 1, class Body>
+inline void with_rows(int rows, const Body& body) {
+  if (rows == R) {
+    body.template operator()<R>();
+  } else if constexpr (R < kRows) {
+    with_rows<R + 1>(rows, body);
+  }
+}
+
 /// And for any number of rows up to kRows.
 template <bool columns, class W, class Group>
 void tiles(int rows, const float* x, int64_t x_stride, Group group, int64_t groups, int64_t k, float* out,
            int64_t out_stride, bool add_to) {
-  switch (rows) {
-#define MINIGPT4_ROWS(R)                                                                                       \
-  case R:                                                                                                      \
-    if constexpr (R <= kRows) tile_row<R, columns, W>(x, x_stride, group, groups, k, out, out_stride, add_to); \
-    return;
-    MINIGPT4_ROWS(1)
-    MINIGPT4_ROWS(2)
-    MINIGPT4_ROWS(3)
-    MINIGPT4_ROWS(4)
-    MINIGPT4_ROWS(5)
-    MINIGPT4_ROWS(6)
-    MINIGPT4_ROWS(7)
-    MINIGPT4_ROWS(8)
-    MINIGPT4_ROWS(9)
-    MINIGPT4_ROWS(10)
-    MINIGPT4_ROWS(11)
-    MINIGPT4_ROWS(12)
-#undef MINIGPT4_ROWS
-  }
+  with_rows(rows, [&]<int R>() { tile_row<R, columns, W>(x, x_stride, group, groups, k, out, out_stride, add_to); });
 }
 
 }  // namespace minigpt4::cpu::MINIGPT4_LEVEL
