@@ -3,18 +3,26 @@
 //
 //   node --import tsx bench/compare-llama-cpp.ts MODEL.gguf --peer FOLDER [--prompts 20] [--tokens 64] [--texts FILE.json] [--out FILE.json]
 //
+// MODEL.gguf is a file that both can read: anyone's, or what `minigpt4 convert --only llm` writes. Texts are those of bench/texts.json
+// unless a file with another list is given.
+//
+// Positions after a first difference are compared along the peer's path: at every position our best token is taken after the
+// prompt and the peer's own tokens so far, so that one difference neither hides nor causes others.
+//
 // Where the two part, the margin between both tokens is shown. Both programs round activations to 8 bits, each in its own
 // way, so two nearly equal logits may change places. How near that is, is measured: the same weights are written out in
 // float32, where nothing is rounded, and the standard deviation of (our logit - the exact logit) over the best ten tokens of
-// every position is the noise. A margin is the difference of two logits, each with the noise of two programs.
+// every position is the noise. A margin is the difference of two logits, each with the noise of two programs: up to
+// 4 times the noise (2 standard deviations of 4 such errors) is allowed. The peer's noise cannot be seen from outside and is taken to be
+// as large as ours.
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
-import { addon, type NativeModel } from '../lib/addon.js';
-import { writeRecord } from './record.js';
+import { addon, packageRoot, type NativeModel } from '../lib/addon.js';
+import { describeFile, writeRecord } from './record.js';
 
 const { positionals, values } = parseArgs({
   allowPositionals: true,
@@ -22,7 +30,7 @@ const { positionals, values } = parseArgs({
     peer: { type: 'string' },
     prompts: { type: 'string', default: '20' },
     tokens: { type: 'string', default: '64' },
-    texts: { type: 'string' },
+    texts: { type: 'string', default: join(packageRoot, 'bench', 'texts.json') },
     out: { type: 'string' },
   },
 });
@@ -65,6 +73,7 @@ interface Peer {
 }
 interface PeerModel {
   tokenize(text: string): number[];
+  tokens: { bos: number | null; shouldPrependBosToken: boolean };
   createContext(options: object): Promise<{ getSequence(): PeerSequence; dispose(): Promise<void> }>;
 }
 interface PeerSequence {
@@ -97,7 +106,7 @@ const ours: NativeModel = await addon.loadModel({ llm: path });
 const vocabulary = ours.info().vocabulary;
 
 // ---- token ids
-const texts: string[] = values.texts ? (JSON.parse(await readFile(values.texts, 'utf8')) as string[]) : PROMPTS;
+const texts = JSON.parse(await readFile(values.texts, 'utf8')) as string[];
 const differing = texts.filter((text) => String(Array.from(ours.encode(text))) !== String(theirs.tokenize(text)));
 console.log(`token ids: ${texts.length - differing.length} of ${texts.length} texts equal`);
 for (const text of differing.slice(0, 10)) {
@@ -125,8 +134,9 @@ let theirsExact = 0;
 let squares = 0;
 let count = 0;
 const parted: Parted[] = [];
+const first = theirs.tokens.shouldPrependBosToken ? [theirs.tokens.bos!] : []; // as the file says
 for (const prompt of PROMPTS) {
-  const ids = Array.from(ours.encode(prompt));
+  const ids = [...first, ...ours.encode(prompt)];
   const context = await theirs.createContext({ contextSize: 512, threads: 1 });
   const expected: number[] = [];
   for await (const id of context.getSequence().evaluate(ids, { temperature: 0, yieldEogToken: true })) {
@@ -167,13 +177,15 @@ for (const prompt of PROMPTS) {
 }
 const positions = PROMPTS.length * TOKENS;
 const noise = Math.sqrt(squares / count);
-const beyond = parted.filter(({ margin }) => margin > 4 * noise);
+const allowed = 4 * noise;
+const beyond = parted.filter(({ margin }) => margin > allowed).length;
+const largestMargin = Math.max(0, ...parted.map(({ margin }) => margin));
 console.log(
   `greedy: ${same} of ${PROMPTS.length} prompts equal in all ${TOKENS} tokens; ${parted.length} of ${positions} positions differ`,
 );
 console.log(`the exact best token: ours in ${oursExact}, theirs in ${theirsExact} of ${positions} positions`);
 console.log(
-  `noise of one of our logits: ${noise.toFixed(4)}; margins beyond 4 times that (2 standard deviations of 4 such errors): ${beyond.length}`,
+  `noise of one of our logits: ${noise.toFixed(4)}; margins beyond 4 times that: ${beyond}; the largest: ${largestMargin.toFixed(4)}`,
 );
 for (const { prompt, at, ours: a, theirs: b, margin, exactMargin, exact: e } of parted) {
   const right = e === a ? 'ours' : e === b ? 'theirs' : 'neither';
@@ -182,9 +194,13 @@ for (const { prompt, at, ours: a, theirs: b, margin, exactMargin, exact: e } of 
   );
 }
 if (values.out) {
+  const { version } = JSON.parse(await readFile(join(dirname(dirname(entry)), 'package.json'), 'utf8')) as {
+    version: string;
+  };
   const record = {
-    texts: texts.length,
-    differing: differing.length,
+    model: await describeFile(path),
+    peer: `node-llama-cpp ${version}`,
+    texts: { ...(await describeFile(values.texts)), count: texts.length, equal: texts.length - differing.length },
     prompts: PROMPTS.length,
     tokens: TOKENS,
     same,
@@ -192,6 +208,10 @@ if (values.out) {
     oursExact,
     theirsExact,
     noise,
+    allowed,
+    largestMargin,
+    beyond,
+    differing: parted.length,
     parted,
   };
   await writeRecord(values.out, record);

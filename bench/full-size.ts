@@ -16,7 +16,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { addon, packageRoot, type GgufTensorInfo, type TypeName } from '../lib/addon.js';
 import type { Measured, Timed, Wishes } from './full-size-measure.js';
-import { DISTURBED_SHARE, describeMachine, memoryBench } from './machine.js';
+import { DISTURBED_SHARE, memoryBench } from './machine.js';
 import { writeRecord } from './record.js';
 import { LLMS, writeLlm, writeVision } from './synthetic.js';
 
@@ -178,7 +178,6 @@ try {
   const load = loads.map(({ loadMs }) => loadMs).sort((a, b) => a - b);
   const record = {
     date: new Date().toISOString(),
-    machine: describeMachine(),
     device: whole.device,
     disturbed: shares.some((share) => share > DISTURBED_SHARE),
     disturbedMeans: `threads waited for a core for more than ${DISTURBED_SHARE * 100} % of their time in some test`,
@@ -233,12 +232,13 @@ try {
     },
   };
 
-  const out = values.out ?? freeName(join(packageRoot, 'bench', 'results', `full-size-${record.date.slice(0, 10)}`));
-  await writeRecord(out, record);
+  const today = new Date().toISOString().slice(0, 10);
+  const out = values.out ?? freeName(join(packageRoot, 'bench', 'results', `full-size-${today}`));
+  const { machine } = await writeRecord(out, record);
   const { llm: l, visionAndLlm: v } = record;
   console.log(
     [
-      `${record.machine.cpu}, ${record.device}; memory read ${readGBs} GB/s${record.disturbed ? '; DISTURBED by other work' : ''}`,
+      `${machine.cpu}, ${record.device}; memory read ${readGBs} GB/s${record.disturbed ? '; DISTURBED by other work' : ''}`,
       `load llm    ${(l.loadMs / 1000).toFixed(2)} s, resident ${gb(l.memoryAfterLoad?.resident)}, peak ${gb(l.memoryAtEnd?.peak)}`,
       `load both   ${(v.loadMs / 1000).toFixed(2)} s, resident ${gb(v.memoryAfterLoad?.resident)}, peak ${gb(v.memoryAtEnd?.peak)}`,
       `pp64        ${(64000 / pp64.medianMs).toFixed(2)} tokens/s`,

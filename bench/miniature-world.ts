@@ -15,7 +15,7 @@ import { convert } from '../lib/convert.js';
 import { readPicture } from '../lib/image.js';
 import { embeddedModelPath } from '../lib/model.js';
 import { renderPrompt, stopTexts, templateOf, withImage, withQuestion } from '../lib/prompt.js';
-import { writeRecord } from './record.js';
+import { describeFile, writeRecord, type RecordedFile } from './record.js';
 
 interface Scene {
   file: string;
@@ -100,7 +100,7 @@ async function encode(model: NativeModel, file: string): Promise<NativeImage> {
 }
 
 /** Greedy ids against the reference's. */
-async function agreement(type: TypeName): Promise<{ same: number; parted: Parted[] }> {
+async function agreement(type: TypeName): Promise<{ converted: RecordedFile; same: number; parted: Parted[] }> {
   const folder = await mkdtemp(join(tmpdir(), 'minigpt4-world-'));
   const out = join(folder, 'world.gguf');
   const pretrained = (name: string): string => join(world!, 'pretrained', name);
@@ -136,8 +136,9 @@ async function agreement(type: TypeName): Promise<{ same: number; parted: Parted
     parted.push({ file, at: where, expected, found: other, margin: last[other]! - last[expected]! });
   }
   await model.close();
+  const converted = await describeFile(out);
   await rm(folder, { recursive: true });
-  return { same, parted };
+  return { converted, same, parted };
 }
 
 /** How often the main object's name stands in the answer. */
@@ -158,7 +159,7 @@ async function naming(path: string): Promise<Naming[]> {
 
 const share = (part: number, whole: number): string => `${part} of ${whole} (${((100 * part) / whole).toFixed(1)} %)`;
 
-const { same, parted } = await agreement(values.agree as TypeName);
+const { converted, same, parted } = await agreement(values.agree as TypeName);
 console.log(
   `converted with --type ${values.agree}, cache in ${values.kv}: the reference's exact token ids in ${share(same, answers.length)}`,
 );
@@ -174,5 +175,9 @@ for (const { style, scenes: count, named: right } of named) {
 }
 if (values.out) {
   const { agree: type, kv } = values;
-  await writeRecord(values.out, { type, kv, scenes: answers.length, same, parted, naming: named });
+  await writeRecord(values.out, {
+    scenes: answers.length,
+    agreement: { model: converted, type, kv, same, parted },
+    naming: { model: await describeFile(values.model), byStyle: named },
+  });
 }

@@ -1,7 +1,27 @@
-// Records of measurements, as JSON that the repository's format check accepts.
-import { writeFile } from 'node:fs/promises';
+// Records of measurements: when and on what they were taken, then what was measured, as JSON that the repository's format check accepts.
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { stat, writeFile } from 'node:fs/promises';
+import { basename } from 'node:path';
 import { format } from 'prettier';
+import { describeMachine } from './machine.js';
 
-export async function writeRecord(path: string, record: object): Promise<void> {
-  await writeFile(path, await format(JSON.stringify(record, undefined, 2), { parser: 'json', printWidth: 120 }));
+export interface RecordedFile {
+  name: string;
+  bytes: number;
+  sha256: string;
+}
+
+/** What tells a measured file from others; its folder belongs to the machine, not to the record. */
+export async function describeFile(path: string): Promise<RecordedFile> {
+  const hash = createHash('sha256');
+  for await (const piece of createReadStream(path)) hash.update(piece as Buffer);
+  return { name: basename(path), bytes: (await stat(path)).size, sha256: hash.digest('hex') };
+}
+
+/** Writes `record` behind the date and the machine. Returns the whole. */
+export async function writeRecord<T extends object>(path: string, record: T) {
+  const whole = { date: new Date().toISOString(), machine: describeMachine(), ...record };
+  await writeFile(path, await format(JSON.stringify(whole, undefined, 2), { parser: 'json', printWidth: 120 }));
+  return whole;
 }

@@ -90,6 +90,14 @@ export interface NativeLoadOptions {
   onProgress?: (fraction: number) => void;
 }
 
+/** Bytes that one owner ('llm weights', 'kv cache', …) holds now and held at most, in how many pieces. */
+export interface MemoryHolding {
+  owner: string;
+  bytes: number;
+  peak: number;
+  pieces: number;
+}
+
 export interface NativeModelInfo {
   name: string;
   /** `minigpt4.variant` of the file; empty for a language model alone. */
@@ -108,8 +116,7 @@ export interface NativeModelInfo {
   bos: number;
   eos: number;
   parameters: { vision: number; qformer: number; projection: number; llm: number };
-  /** Bytes held now and at most, by owner. */
-  memory: { owner: string; bytes: number; peak: number; pieces: number }[];
+  memory: MemoryHolding[];
 }
 
 /** The 32 (or 64) vectors of one picture in the language model's space. */

@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 import {
   addon,
   packageRoot,
+  type MemoryHolding,
   type NativeImage,
   type NativeLoadOptions,
   type NativeModel,
@@ -96,7 +97,7 @@ export class MiniGPT4 {
   }
 
   /** Bytes held now and at most, by owner. Errors: ERR_CLOSED. */
-  get memory(): NativeModelInfo['memory'] {
+  get memory(): MemoryHolding[] {
     return this.#open().info().memory;
   }
 

@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { MiniGptError } from './errors.js';
 import { nearest } from './nearest.js';
+import type { TemplateName } from './prompt.js';
 
 /** How an answer is made. Defaults are the original's, its silent top-k of 50 included. */
 export interface GenerateOptions {
@@ -29,13 +30,18 @@ export interface DescribeOptions extends GenerateOptions {
   /** The question. Default: 'Describe this image in detail.' */
   prompt?: string;
   /** The conversation template's name. Default: the model file's. */
-  template?: string;
+  template?: TemplateName;
 }
 
 export interface ChatOptions extends Omit<GenerateOptions, 'signal'> {
   /** The conversation template's name. Default: the model file's. */
-  template?: string;
+  template?: TemplateName;
 }
+
+/** What computes: 'auto' takes the best there is. */
+export type Device = 'auto' | 'cpu' | 'cuda' | `cuda:${number}`;
+/** Instruction set levels of the CPU. */
+export type CpuLevel = 'scalar' | 'avx2' | 'avx512';
 
 export interface LoadOptions {
   /** A bundle or a vision file. Default: the environment's MINIGPT4_MODEL, or else the embedded miniature. */
@@ -45,11 +51,11 @@ export interface LoadOptions {
   /** A projection file that takes the place of the model's own. */
   projection?: string | URL;
   /** What computes. Default: 'cpu'. */
-  device?: string;
+  device?: Device;
   /** Threads that compute. Default: the machine's cores. */
   threads?: number;
   /** The instruction set level, of those that the machine has. Default: its best. */
-  cpuLevel?: string;
+  cpuLevel?: CpuLevel;
   /** Positions (tokens and picture vectors) of one conversation at most. Default: the model's. */
   contextLength?: number;
   /** Positions of all conversations together. Default: contextLength. */
@@ -57,7 +63,7 @@ export interface LoadOptions {
   /** Number type of cached keys and values. Default: 'f16'. */
   kvType?: 'f16' | 'f32';
   /** The conversation template's name. Default: the model file's. */
-  template?: string;
+  template?: TemplateName;
   /** Pixels that a picture may have at most. Default: 100 million. */
   maxPixels?: number;
   /** Told fractions from 0 to 1 while weights are read. */

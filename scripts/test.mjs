@@ -1,6 +1,7 @@
 // `npm test`: builds what the tests need, runs every check and ends with the line "N passed, N failed" (and skipped ones, if any).
 //   --quick        leaves out clang-tidy, the sanitizer build and the fuzz targets
 //   --only STEP    only this step (may be repeated): native, lib, types, lint, tidy, sanitize, fuzz
+//   --fuzz-seconds N  how long each fuzz target runs (5)
 //   WORD...        of the step `lib` only test files whose name contains a word, of `native` tests whose name does
 import { existsSync, readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -10,14 +11,22 @@ import { filesBelow, llvmTool, llvmVersion, nativeFiles, root, run } from './com
 
 const steps = ['native', 'lib', 'types', 'lint', 'tidy', 'sanitize', 'fuzz'];
 const slowSteps = ['tidy', 'sanitize', 'fuzz'];
-const fuzzSeconds = 5;
 const { values: options, positionals: words } = parseArgs({
-  options: { quick: { type: 'boolean', default: false }, only: { type: 'string', multiple: true, default: [] } },
+  options: {
+    quick: { type: 'boolean', default: false },
+    only: { type: 'string', multiple: true, default: [] },
+    'fuzz-seconds': { type: 'string', default: '5' },
+  },
   allowPositionals: true,
 });
 const unknown = options.only.find((step) => !steps.includes(step));
 if (unknown !== undefined) {
   console.error(`no step is called "${unknown}"; there are ${steps.join(', ')}`);
+  process.exit(2);
+}
+const fuzzSeconds = Number(options['fuzz-seconds']);
+if (!(fuzzSeconds > 0)) {
+  console.error(`--fuzz-seconds: expected a positive number, found "${options['fuzz-seconds']}"`);
   process.exit(2);
 }
 const wanted = (step) =>
@@ -159,6 +168,7 @@ async function fuzz() {
     const program = join(root, sanitizeFolder, 'fuzz', target);
     await check(`${target}, ${fuzzSeconds} s with seed ${seed}`, program, [String(fuzzSeconds), seed], {
       env: sanitizeEnv,
+      minutes: 5 + fuzzSeconds / 60,
     });
   }
 }

@@ -72,6 +72,8 @@ const wrong: [string[], RegExp][] = [
   ],
   [['describe', 'a.jpg', '--threads', '0.5'], /option --threads: expected a whole number from 1 to 1024, found 0.5/],
   [['describe', 'a.jpg', '--prompt', ' '], /option --prompt: expected a text that is not empty, found " "/],
+  [['convert', '--typ', 'q8_0'], /unknown option '--typ'[^]*Did you mean --type\?/i],
+  [['convert', '--type', 'q8_0'], /--out: expected the file to write/],
   [['describe', 'a.jpg', '--template', 'vicuna1'], /expected one of vicuna0, .*did you mean vicuna0\?/],
   [['chat', '--seed', '-1'], /option --seed: expected a whole number from 0 to 18446744073709551615, found -1/],
   [['describe', 'a.jpg', '--seed', '18446744073709551616'], /to 18446744073709551615, found 18446744073709551616$/m],

@@ -1,6 +1,7 @@
 // `minigpt4 convert`: checkpoints as people have them to one model file, with a progress bar.
 import type { Command } from 'commander';
 import { WRITABLE_TYPES, type ConvertOptions, type ConvertProgress } from '../convert/options.js';
+import { MiniGptError } from '../errors.js';
 import { templateNames } from '../prompt.js';
 import { errorObject, exitCodes, jsonLine } from './program.js';
 import { interruptSignal, say } from './terminal.js';
@@ -25,7 +26,7 @@ export function register(program: Command): void {
     )
     .option('--delta-base <dir>', 'LLaMA folder that the Vicuna v0 delta in --llm is added to')
     .option('--config <file>', 'JSON with head counts and image size; not needed for the published sizes')
-    .requiredOption('--out <model.gguf>', 'the file to write; replaced only when everything went well')
+    .option('--out <model.gguf>', 'the file to write (needed); replaced only when everything went well')
     .option('--type <type>', `type of the matrices: ${types}`, 'f16')
     .option('--vit-type <type>', "type of the ViT's matrices in place of --type's")
     .option('--qformer-type <type>', "type of the Q-Former's (with --type f16 or bf16 they stay f32, as published)")
@@ -52,17 +53,21 @@ Examples:
     .action(run);
 }
 
-interface Flags extends Omit<ConvertOptions, 'signal' | 'onProgress'> {
+interface Flags extends Omit<ConvertOptions, 'signal' | 'onProgress' | 'out'> {
+  out?: string;
   json?: boolean;
 }
 
-async function run({ json, ...options }: Flags): Promise<void> {
+async function run({ json, out, ...options }: Flags): Promise<void> {
+  // not commander's to require: it would name a missing option before an unknown one
+  if (out === undefined) throw new MiniGptError('ERR_ARGUMENT', '--out: expected the file to write, found none');
   const { convert } = await import('../convert.js');
   const signal = interruptSignal();
   const progress = json || !process.stderr.isTTY ? undefined : await progressBar();
   try {
     const result = await convert({
       ...options,
+      out,
       signal,
       ...(progress ? { onProgress: progress.update } : {}),
     });

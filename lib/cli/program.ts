@@ -3,7 +3,7 @@ import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { MiniGptError, toMiniGptError } from '../errors.js';
 import { nearest } from '../nearest.js';
 import type { GenerateOptions, LoadOptions } from '../options.js';
-import { templateOf } from '../prompt.js';
+import { templateOf, type TemplateName } from '../prompt.js';
 
 /** 0: done; failed: something went wrong; wrongUse: the command line itself was wrong; interrupted: Ctrl-C. */
 export const exitCodes = { failed: 1, wrongUse: 2, interrupted: 130 } as const;
@@ -88,7 +88,7 @@ export function addPictureFlags(command: Command): Command {
 export type GenerateFlags = Pick<
   GenerateOptions,
   'temperature' | 'topP' | 'topK' | 'minP' | 'repetitionPenalty' | 'seed' | 'maxTokens'
-> & { stop?: string[]; template?: string };
+> & { stop?: string[]; template?: TemplateName };
 
 export function addGenerateFlags(command: Command): Command {
   return command
@@ -107,7 +107,7 @@ export function addGenerateFlags(command: Command): Command {
     );
 }
 
-export function generateFlags(flags: GenerateFlags): GenerateOptions & { template?: string } {
+export function generateFlags(flags: GenerateFlags): GenerateOptions & { template?: TemplateName } {
   if (flags.template !== undefined) templateOf(flags.template); // before a model is loaded for nothing
   return picked(flags, [
     'template',

@@ -44,11 +44,18 @@ async function run(directory: string, flags: { type: WritableType; threads?: num
     flagOf,
   );
   const { verify } = await import('../verify/verify.js');
-  if (!flags.json) process.stdout.write(line('stage', 'largest error', 'allowed', ''));
+  let head = line('stage', 'largest error', 'allowed', ''); // comes with the first result: what cannot begin has no table
   const stages = await verify(directory, {
     type: flags.type,
     ...(threads === undefined ? {} : { threads }),
-    ...(flags.json ? {} : { onResult: (stage) => process.stdout.write(row(stage)) }),
+    ...(flags.json
+      ? {}
+      : {
+          onResult: (stage) => {
+            process.stdout.write(head + row(stage));
+            head = '';
+          },
+        }),
   });
   const failed = stages.filter(({ pass }) => !pass).length;
   if (flags.json) process.stdout.write(jsonLine({ type: flags.type, pass: failed === 0, stages }));

@@ -23,7 +23,7 @@ class Sampler {
  public:
   /// Errors: ERR_ARGUMENT (temperature < 0, top_p outside (0, 1], top_k < 0, min_p outside [0, 1], penalty <= 0, NaN).
   explicit Sampler(const SamplingOptions& options);
-  /// Draws from logits[vocab] (not changed). The returned id counts as generated from now on. Errors: ERR_INTERNAL with
+  /// Draws from logits[vocab] (not changed). The returned id counts as generated from now on. Errors: ERR_FILE_FORMAT with
   /// the first id whose logit is not finite, ERR_ARGUMENT if vocab < 1. Takes time proportional to vocab and, after the
   /// first call, no memory. The same options and logits give the same ids (as far as C libraries' exp round alike).
   int32_t next(const float* logits, int vocab);

@@ -289,17 +289,3 @@ TEST("tokenizer: from GGUF keys") {
   CHECK_EQUAL(listed(make_tokenizer(found)->encode("lo")), "258");
   std::filesystem::remove(path);
 }
-
-// The real thing, where a SmolLM2 file is given: MINIGPT4_SMOLLM2 names the GGUF, MINIGPT4_SMOLLM2_CASES a JSON file of
-// [{"text", "ids"}] as llama.cpp gives them.
-TEST("tokenizer: SmolLM2 as llama.cpp") {
-  const char* model = std::getenv("MINIGPT4_SMOLLM2");
-  const char* cases = std::getenv("MINIGPT4_SMOLLM2_CASES");
-  if (!model || !cases) throw check::Skip{"MINIGPT4_SMOLLM2 and MINIGPT4_SMOLLM2_CASES are not set"};
-  const auto tokenizer = make_tokenizer(vocabulary_from_gguf(GgufFile(model)));
-  for (const Json& each : JsonReader::read_file(cases).items) {
-    const Ids ids = tokenizer->encode(each["text"].text);
-    CHECK_EQUAL(listed(ids), listed(each["ids"].integers()));
-    CHECK_EQUAL(tokenizer->decode(ids), each["text"].text);
-  }
-}
