@@ -9,12 +9,12 @@
 // Positions after a first difference are compared along the peer's path: at every position our best token is taken after the
 // prompt and the peer's own tokens so far, so that one difference neither hides nor causes others.
 //
-// Where the two part, the margin between both tokens is shown. Both programs round activations to 8 bits, each in its own
-// way, so two nearly equal logits may change places. How near that is, is measured: the same weights are written out in
-// float32, where nothing is rounded, and the standard deviation of (our logit - the exact logit) over the best ten tokens of
-// every position is the noise. A margin is the difference of two logits, each with the noise of two programs: up to
-// 4 times the noise (2 standard deviations of 4 such errors) is allowed. The peer's noise cannot be seen from outside and is taken to be
-// as large as ours.
+// Where the two part, the margin between both tokens is shown. Both programs round, each in its own way: activations to 8 bits
+// beside quantized weights, keys and values to half precision. So two nearly equal logits may change places. How near that is,
+// is measured: the same weights are written out in float32, where nothing is rounded, and the root of the mean square of
+// (our logit - the exact logit) over the best ten tokens of every position is the noise. A margin is the difference of two logits,
+// each with the noise of two programs: up to 4 times the noise (2 standard deviations of 4 such errors) is allowed. The peer's
+// noise cannot be seen from outside and is taken to be as large as ours.
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';

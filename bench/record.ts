@@ -3,7 +3,6 @@ import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { stat, writeFile } from 'node:fs/promises';
 import { basename } from 'node:path';
-import { format } from 'prettier';
 import { describeMachine } from './machine.js';
 
 export interface RecordedFile {
@@ -22,6 +21,7 @@ export async function describeFile(path: string): Promise<RecordedFile> {
 /** Writes `record` behind the date and the machine. Returns the whole. */
 export async function writeRecord<T extends object>(path: string, record: T) {
   const whole = { date: new Date().toISOString(), machine: describeMachine(), ...record };
+  const { format } = await import('prettier'); // here, so that processes which are measured do not hold it
   await writeFile(path, await format(JSON.stringify(whole, undefined, 2), { parser: 'json', printWidth: 120 }));
   return whole;
 }

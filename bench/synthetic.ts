@@ -44,7 +44,7 @@ function half(value: number): number {
 }
 
 /** Raw rows of random weights: about 0.7 / sqrt(cols) in size. */
-function randomRows(type: TypeName, rows: number, cols: number): Uint8Array {
+export function randomRows(type: TypeName, rows: number, cols: number): Uint8Array {
   const std = 0.7 / Math.sqrt(cols);
   if (type === 'f32') {
     const values = new Float32Array(rows * cols);
