@@ -3,7 +3,7 @@
 //   full-size-measure.ts load|llm|vision LLM.gguf VISION.gguf '{"repeat": 3, ...}'
 import { join } from 'node:path';
 import { addon, packageRoot, type NativeModel, type NativePromptPart } from '../lib/addon.js';
-import { generateOnce } from '../lib/cli/bench.js';
+import { generateGreedy } from '../lib/generate.js';
 import { readPicture } from '../lib/image.js';
 import { memoryNow, threadTimes, threadUse, type Memory, type ThreadUse } from './machine.js';
 
@@ -63,16 +63,16 @@ function someIds(count: number, vocabulary: number, turn: number): Int32Array {
 async function testLlm(model: NativeModel, wishes: Wishes): Promise<Record<string, Timed>> {
   const { vocabulary } = model.info();
   const ids = (count: number, turn: number): NativePromptPart[] => [{ ids: someIds(count, vocabulary, turn) }];
-  await generateOnce(model, ids(8, 99), 2); // threads, scratch memory and clocks
+  await generateGreedy(model, ids(8, 99), 2); // threads, scratch memory and clocks
   const tests: Record<string, Timed> = {};
   for (const count of [64, 512]) {
     tests[`pp${count}`] = await timed(
       wishes,
-      async (turn) => (await generateOnce(model, ids(count, turn), 1)).prefillMs,
+      async (turn) => (await generateGreedy(model, ids(count, turn), 1)).prefillMs,
     );
   }
   // the first token comes from the prompt's own pass
-  tests['tg32'] = await timed(wishes, async (turn) => (await generateOnce(model, ids(1, turn), 33)).decodeMs);
+  tests['tg32'] = await timed(wishes, async (turn) => (await generateGreedy(model, ids(1, turn), 33)).decodeMs);
   return tests;
 }
 
@@ -93,7 +93,7 @@ async function testVision(model: NativeModel, wishes: Wishes): Promise<Record<st
     const before = someIds(BEFORE_PICTURE, vocabulary, turn);
     const after = someIds(AFTER_PICTURE, vocabulary, turn + 50);
     const startedAt = performance.now();
-    const { firstTokenMs } = await generateOnce(model, [{ ids: before }, image, { ids: after }], 1);
+    const { firstTokenMs } = await generateGreedy(model, [{ ids: before }, image, { ids: after }], 1);
     return startedAt - began + firstTokenMs;
   });
   return { enc, firstToken };

@@ -12,6 +12,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { addon, type NativeImage, type NativeModel, type NativePromptPart, type TypeName } from '../lib/addon.js';
 import { convert } from '../lib/convert.js';
+import { generateGreedy } from '../lib/generate.js';
 import { readPicture } from '../lib/image.js';
 import { embeddedModelPath } from '../lib/model.js';
 import { renderPrompt, stopTexts, templateOf, withImage, withQuestion } from '../lib/prompt.js';
@@ -71,27 +72,9 @@ function promptOf(model: NativeModel, image: NativeImage, question: string): Nat
   return renderPrompt(templateOf(model.info().template), withQuestion(withImage([], image), question));
 }
 
-async function ask(model: NativeModel, image: NativeImage, question: string) {
-  const sequence = model.openSequence();
-  try {
-    return await sequence.generate(
-      {
-        prompt: promptOf(model, image, question),
-        maxTokens: reference.max_tokens,
-        temperature: 0,
-        topK: 0,
-        topP: 1,
-        minP: 0,
-        repetitionPenalty: 1,
-        seed: 0,
-        stop: [...stopTexts],
-        stopIds: [model.info().eos],
-      },
-      () => {},
-    );
-  } finally {
-    sequence.close();
-  }
+function ask(model: NativeModel, image: NativeImage, question: string) {
+  const ends = { stop: stopTexts, stopIds: [model.info().eos] };
+  return generateGreedy(model, promptOf(model, image, question), reference.max_tokens, ends);
 }
 
 async function encode(model: NativeModel, file: string): Promise<NativeImage> {

@@ -1,6 +1,6 @@
 // One answer of the language model to a prompt, with the defaults of the original.
 import { randomInt } from 'node:crypto';
-import type { NativeModelInfo, NativePromptPart, NativeSequence } from './addon.js';
+import type { NativeGenerateResult, NativeModel, NativeModelInfo, NativePromptPart, NativeSequence } from './addon.js';
 import { MiniGptError, abortedError } from './errors.js';
 import type { GenerateOptions } from './options.js';
 import { AnswerText, stopTexts } from './prompt.js';
@@ -75,5 +75,37 @@ export async function generate(sequence: NativeSequence, request: GenerateReques
     throw signal.aborted && ended ? abortedError(signal) : error;
   } finally {
     signal.removeEventListener('abort', abort);
+  }
+}
+
+/**
+ * Greedy tokens after a prompt, in a fresh sequence: what a measurement or a comparison asks for. Nothing ends them but their number,
+ * unless `ends` does. Rejects as the native generate does.
+ */
+export async function generateGreedy(
+  model: NativeModel,
+  prompt: NativePromptPart[],
+  maxTokens: number,
+  ends: { stop?: readonly string[]; stopIds?: number[] } = {},
+): Promise<NativeGenerateResult> {
+  const sequence = model.openSequence();
+  try {
+    return await sequence.generate(
+      {
+        prompt,
+        maxTokens,
+        temperature: 0,
+        topK: 0,
+        topP: 1,
+        minP: 0,
+        repetitionPenalty: 1,
+        seed: 0,
+        stop: [...(ends.stop ?? [])],
+        stopIds: ends.stopIds ?? [],
+      },
+      () => {},
+    );
+  } finally {
+    sequence.close();
   }
 }

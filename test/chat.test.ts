@@ -3,11 +3,12 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { NativeGenerateRequest, NativeGenerateResult, NativeImage, NativeSequence } from '../lib/addon.js';
 import { Chat } from '../lib/chat.js';
-import { MiniGptError, type ErrorCode } from '../lib/errors.js';
+import { MiniGptError } from '../lib/errors.js';
 import type { ChatModel } from '../lib/model.js';
 import type { ChatOptions } from '../lib/options.js';
 import { templateOf } from '../lib/prompt.js';
 import { Run } from '../lib/run.js';
+import { rejects } from './rejects.js';
 
 const chat = suite('chat');
 
@@ -81,17 +82,6 @@ function setUp(...script: (string[] | Error | 'hang')[]) {
     },
   };
   return { sequences, open: (options: ChatOptions = {}) => new Chat(model, templateOf('vicuna0'), options) };
-}
-
-async function rejects(code: ErrorCode, promise: PromiseLike<unknown>): Promise<MiniGptError> {
-  try {
-    await promise;
-  } catch (error) {
-    assert.instance(error, MiniGptError);
-    assert.is((error as MiniGptError).code, code, (error as Error).message);
-    return error as MiniGptError;
-  }
-  throw new Error(`expected ${code}, found an answer`);
 }
 
 chat('every turn sends the whole conversation', async () => {

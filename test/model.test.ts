@@ -5,15 +5,9 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import {
-  MiniGPT4,
-  MiniGptError,
-  embeddedModelPath,
-  type Answer,
-  type DescribeOptions,
-  type ErrorCode,
-} from '../lib/index.js';
+import { MiniGPT4, MiniGptError, embeddedModelPath, type Answer, type DescribeOptions } from '../lib/index.js';
 import { fixture, tinyModel } from './models.js';
+import { rejects } from './rejects.js';
 
 const tiny = await tinyModel();
 const model = await MiniGPT4.load({ model: tiny.path, kvType: 'f32', threads: 2 });
@@ -26,17 +20,6 @@ loaded.after(async () => {
 const greedy: DescribeOptions = { temperature: 0, maxTokens: tiny.greedyIds.length };
 // random weights, always taking the best token, repeat themselves and never end
 const endless: DescribeOptions = { temperature: 0, maxTokens: 1500 };
-
-async function rejects(code: ErrorCode, promise: PromiseLike<unknown>): Promise<MiniGptError> {
-  try {
-    await promise;
-  } catch (error) {
-    assert.instance(error, MiniGptError);
-    assert.is((error as MiniGptError).code, code, (error as Error).message);
-    return error as MiniGptError;
-  }
-  throw new Error(`expected ${code}, found an answer`);
-}
 
 loaded('describes as the reference does', async () => {
   const run = model.describe(tiny.picture, greedy);

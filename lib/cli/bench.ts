@@ -1,8 +1,9 @@
 // `minigpt4 bench`: how fast a model encodes pictures (enc), reads prompts (pp) and writes answers (tg) on this machine.
 import { cpus } from 'node:os';
 import type { Command } from 'commander';
-import type { GgufTensorInfo, NativeLoadOptions, NativeModel, NativePromptPart } from '../addon.js';
+import type { GgufTensorInfo, NativeLoadOptions, NativeModel } from '../addon.js';
 import { MiniGptError } from '../errors.js';
+import { generateGreedy } from '../generate.js';
 import { checkOptions, loadRules } from '../options.js';
 import { addModelFlags, flagOf, jsonLine, modelFlags, parseNumber, type ModelFlags } from './program.js';
 import { loadingProgress } from './terminal.js';
@@ -148,30 +149,6 @@ function someIds(count: number, vocabulary: number, turn: number): Int32Array {
   return Int32Array.from({ length: count }, (_, i) => 3 + ((turn * 7919 + i * 104729) % Math.max(1, vocabulary - 3)));
 }
 
-/** Greedy tokens after a prompt, in a fresh sequence; nothing ends them but their number. */
-export async function generateOnce(model: NativeModel, prompt: NativePromptPart[], maxTokens: number) {
-  const sequence = model.openSequence();
-  try {
-    return await sequence.generate(
-      {
-        prompt,
-        maxTokens,
-        temperature: 0,
-        topK: 0,
-        topP: 1,
-        minP: 0,
-        repetitionPenalty: 1,
-        seed: 1,
-        stop: [],
-        stopIds: [],
-      },
-      () => {},
-    );
-  } finally {
-    sequence.close();
-  }
-}
-
 async function measurePrompt(
   model: NativeModel,
   vocabulary: number,
@@ -180,7 +157,7 @@ async function measurePrompt(
 ): Promise<Measurement> {
   const runs = await repeated(
     times,
-    async (turn) => (await generateOnce(model, [{ ids: someIds(count, vocabulary, turn) }], 1)).prefillMs,
+    async (turn) => (await generateGreedy(model, [{ ids: someIds(count, vocabulary, turn) }], 1)).prefillMs,
   );
   return summary(`pp${count}`, runs, count, 'tokens/s');
 }
@@ -195,7 +172,7 @@ async function measureTokens(
   // the first token comes from the prompt's own pass
   const runs = await repeated(
     times,
-    async (turn) => (await generateOnce(model, [{ ids: someIds(1, vocabulary, turn) }], count)).decodeMs,
+    async (turn) => (await generateGreedy(model, [{ ids: someIds(1, vocabulary, turn) }], count)).decodeMs,
   );
   const result = summary(`tg${count}`, runs, count - 1, 'tokens/s');
   return { ...result, gigabytesPerSecond: (result.perSecond * tokenBytes) / 1e9 };

@@ -6,6 +6,7 @@ import { addon, type NativeImage, type NativeModel, type NativePromptPart, type 
 import { convert } from '../convert.js';
 import type { WritableType } from '../convert/options.js';
 import { MiniGptError } from '../errors.js';
+import { generateGreedy } from '../generate.js';
 import { readPicture, type DecodedPicture } from '../image.js';
 import { defaultPrompt } from '../model.js';
 import { renderPrompt, templateOf, withImage, withQuestion } from '../prompt.js';
@@ -302,28 +303,9 @@ class Verification {
 
   async #greedy(model: NativeModel, image: NativeImage, name: string): Promise<void> {
     const { greedy_ids: expected } = this.#fixture.expected.chat;
-    const sequence = model.openSequence();
-    try {
-      const { ids } = await sequence.generate(
-        {
-          prompt: this.#prompt(image),
-          maxTokens: expected.length,
-          temperature: 0,
-          topK: 0,
-          topP: 1,
-          minP: 0,
-          repetitionPenalty: 1,
-          seed: 0,
-          stop: [],
-          stopIds: [],
-        },
-        () => {},
-      );
-      const { different, note } = compareIds(ids, expected);
-      this.#tell(result(name, 'different', different, this.#lossless ? 0 : undefined, note));
-    } finally {
-      sequence.close();
-    }
+    const { ids } = await generateGreedy(model, this.#prompt(image), expected.length);
+    const { different, note } = compareIds(ids, expected);
+    this.#tell(result(name, 'different', different, this.#lossless ? 0 : undefined, note));
   }
 
   /** The same language model in another format gives the same ids. */

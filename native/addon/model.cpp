@@ -5,6 +5,7 @@
 #include "addon/model_state.h"
 #include "addon/pictures.h"
 #include "addon/task.h"
+#include "addon/text.h"
 #include "addon/values.h"
 #include "core/gguf.h"
 #include "image/bicubic.h"
@@ -267,18 +268,11 @@ class NativeModel : public Napi::ObjectWrap<NativeModel> {
   }
 
   Napi::Value encode(const Napi::CallbackInfo& call) {
-    return guarded(call.Env(), [&]() -> Napi::Value {
-      const Tokenizer& tokenizer = state_->engine().tokenizer();
-      const std::string text = to_string(call[0], "text");
-      const bool specials = call.Length() > 1 && !call[1].IsUndefined() && to_bool(call[1], "specials");
-      return from_ids(call.Env(), specials ? tokenizer.encode_with_specials(text) : tokenizer.encode(text));
-    });
+    return guarded(call.Env(), [&] { return encode_text(call, state_->engine().tokenizer()); });
   }
 
   Napi::Value decode(const Napi::CallbackInfo& call) {
-    return guarded(call.Env(), [&]() -> Napi::Value {
-      return Napi::String::New(call.Env(), state_->engine().tokenizer().decode(to_ids(call[0], "ids")));
-    });
+    return guarded(call.Env(), [&] { return decode_ids(call, state_->engine().tokenizer()); });
   }
 
   Napi::Value encode_image(const Napi::CallbackInfo& call) {

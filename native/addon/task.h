@@ -20,7 +20,8 @@ using Finish = std::function<Napi::Value(Napi::Env)>;
 class Task : public Napi::AsyncWorker {
  public:
   /// `work` runs on a thread of the pool and must not touch JavaScript, nor bytes of an ArrayBuffer, which its owner may
-  /// resize or transfer meanwhile. `keep`: an object that stays alive meanwhile. `done` (may be empty) runs on the JavaScript thread before the promise settles.
+  /// resize or transfer meanwhile. `keep`: an object that stays alive meanwhile. `done` (may be empty) runs on the
+  /// JavaScript thread before the promise settles.
   static Napi::Promise start(Napi::Env env, std::function<Finish()> work, std::initializer_list<Napi::Object> keep = {},
                              std::function<void()> done = {}) {
     auto* task = new Task(env, std::move(work), std::move(done));

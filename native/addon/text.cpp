@@ -1,11 +1,23 @@
 // readSentencePiece and the tokenizer without a model.
+#include "addon/text.h"
+
 #include "addon/classes.h"
 #include "addon/errors.h"
 #include "addon/values.h"
 #include "core/gguf.h"
-#include "text/tokenizer.h"
 
 namespace minigpt4::addon {
+
+Napi::Value encode_text(const Napi::CallbackInfo& call, const Tokenizer& tokenizer) {
+  const std::string text = to_string(call[0], "text");
+  const bool specials = call.Length() > 1 && !call[1].IsUndefined() && to_bool(call[1], "specials");
+  return from_ids(call.Env(), specials ? tokenizer.encode_with_specials(text) : tokenizer.encode(text));
+}
+
+Napi::Value decode_ids(const Napi::CallbackInfo& call, const Tokenizer& tokenizer) {
+  return Napi::String::New(call.Env(), tokenizer.decode(to_ids(call[0], "ids")));
+}
+
 namespace {
 
 class NativeTokenizer : public Napi::ObjectWrap<NativeTokenizer> {
@@ -25,16 +37,10 @@ class NativeTokenizer : public Napi::ObjectWrap<NativeTokenizer> {
 
   Napi::Value size(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), tokenizer_->size()); }
   Napi::Value encode(const Napi::CallbackInfo& info) {
-    return guarded(info.Env(), [&]() -> Napi::Value {
-      const std::string text = to_string(info[0], "text");
-      const bool specials = info.Length() > 1 && !info[1].IsUndefined() && to_bool(info[1], "specials");
-      return from_ids(info.Env(), specials ? tokenizer_->encode_with_specials(text) : tokenizer_->encode(text));
-    });
+    return guarded(info.Env(), [&] { return encode_text(info, *tokenizer_); });
   }
   Napi::Value decode(const Napi::CallbackInfo& info) {
-    return guarded(info.Env(), [&]() -> Napi::Value {
-      return Napi::String::New(info.Env(), tokenizer_->decode(to_ids(info[0], "ids")));
-    });
+    return guarded(info.Env(), [&] { return decode_ids(info, *tokenizer_); });
   }
   Napi::Value id_of(const Napi::CallbackInfo& info) {
     return guarded(info.Env(), [&]() -> Napi::Value {

@@ -8,7 +8,7 @@ BatchRunner::BatchRunner(MiniGpt4& model, Llama& llama, const KvCache& cache, in
     : model_(model),
       llama_(llama),
       cache_(cache),
-      max_pages_((context + kPagePositions - 1) / kPagePositions),
+      max_pages_(pages_for(context)),
       x_(model.ops(), int64_t(llama.max_rows()) * model.llama().width),
       offsets_(model.ops(), max_sequences + 1),
       positions_(model.ops(), llama.max_rows()),

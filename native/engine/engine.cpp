@@ -22,7 +22,7 @@ int context_of(const LlamaConfig& llama, int asked) {
 int cache_pages(int asked, int context) {
   if (asked != 0 && asked < context)
     fail(code::argument, "cache length ", asked, ": expected at least the context length ", context);
-  return (std::max(asked, context) + kPagePositions - 1) / kPagePositions;
+  return pages_for(std::max(asked, context));
 }
 
 const Error kClosed(code::closed, "the model or the conversation was closed");
@@ -422,8 +422,6 @@ Prompt Engine::assemble(const std::vector<PromptPart>& parts) const {
   }
   return prompt;
 }
-
-int Engine::pages_for(int positions) const { return (positions + kPagePositions - 1) / kPagePositions; }
 
 /// Collects stages in host memory; chunks of one stage are put end to end.
 Trace Engine::recorder(std::vector<Stage>& stages) {

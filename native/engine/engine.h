@@ -128,7 +128,6 @@ class Engine {
   void draw(const std::vector<BatchPart>& parts, const std::vector<ConversationRef>& owners);
   void end(ConversationRef conversation, const Error* error) noexcept;
   Prompt assemble(const std::vector<PromptPart>& parts) const;
-  int pages_for(int positions) const;
   Trace recorder(std::vector<Stage>& stages);
 };
 

@@ -5,7 +5,12 @@
 #include <cstdint>
 #include <vector>
 
+#include "ops/ops.h"
+
 namespace minigpt4 {
+
+/// Pages that so many positions of one sequence take.
+inline int pages_for(int positions) { return (positions + kPagePositions - 1) / kPagePositions; }
 
 class KvPagePool {
  public:

@@ -1,17 +1,9 @@
 #include "engine/sequence.h"
 
-#include "ops/ops.h"
-
 namespace minigpt4 {
-namespace {
-
-size_t pages_for(int positions) { return size_t((positions + kPagePositions - 1) / kPagePositions); }
-
-}  // namespace
-
 void Sequence::truncate(int length) {
   if (length < int(slots_.size())) slots_.resize(size_t(length));
-  const size_t keep = pages_for(length);
+  const size_t keep = size_t(pages_for(length));
   while (pages_.size() > keep) {
     pool_.give(pages_.back());
     pages_.pop_back();
@@ -29,7 +21,7 @@ void Sequence::share_prefix(const Sequence& other, int positions) {
 
 bool Sequence::reserve(int count, std::vector<Copy>& copies) {
   const int length = int(slots_.size());
-  const size_t needed = pages_for(length + count);
+  const size_t needed = size_t(pages_for(length + count));
   const size_t partial = size_t(length) / kPagePositions;  // the page that the next position falls into
   const bool copy = length % kPagePositions != 0 && partial < pages_.size() && pool_.is_shared(pages_[partial]);
   const size_t fresh = (needed > pages_.size() ? needed - pages_.size() : 0) + (copy ? 1 : 0);

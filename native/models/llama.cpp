@@ -22,7 +22,6 @@ Llama::Llama(Ops& ops, const LlamaConfig& config, const LlamaWeights& weights, i
       c_(config),
       w_(weights),
       max_rows_(max_rows),
-      max_logits_(max_logits),
       frequencies_(ops, config.rope_dims / 2),
       rotation_(ops, int64_t(max_rows) * config.rope_dims),
       h_(ops, int64_t(max_rows) * config.width),

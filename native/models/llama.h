@@ -16,7 +16,6 @@ class KvCache {
   KvCache(Ops& ops, const LlamaConfig& config, Type type, int pages);
   const KvPages& layer(int i) const { return layers_[size_t(i)]; }
   int layers() const { return int(layers_.size()); }
-  int pages() const { return layers_.empty() ? 0 : layers_.front().pages; }
 
  private:
   std::vector<Buffer<char>> memory_;
@@ -40,13 +39,12 @@ class Llama {
   void logits(float* y, const float* x, const int32_t* rows, int n);
 
   int max_rows() const { return max_rows_; }
-  int max_logits() const { return max_logits_; }
 
  private:
   Ops& ops_;
   const LlamaConfig& c_;
   const LlamaWeights& w_;
-  int max_rows_, max_logits_;
+  int max_rows_;
   Buffer<float> frequencies_;   // [rope_dims / 2]
   Buffer<float> rotation_;      // [T, rope_dims / 2, 2]
   Buffer<float> h_;             // [T, C]
