@@ -106,6 +106,8 @@ export interface NativeModelInfo {
   device: string;
   imageSize: number;
   imageTokens: number;
+  /** Numbers that the projection takes for each of the picture's vectors; 0 for a language model alone. */
+  projectionInput: number;
   hasQformer: boolean;
   width: number;
   layers: number;
@@ -183,13 +185,89 @@ export interface NativeSequence {
   close(): void;
 }
 
+/** What each number of the projection has: a weight [output, input], row-major, and a bias [output]. */
+export interface ProjectionValues {
+  weight: Float32Array;
+  bias: Float32Array;
+}
+
+export interface NativeTrainerOptions {
+  /** Rows of one pass through the language model (memory grows with them); a larger batch takes several, with the same result. Default: 2048. */
+  maxRows?: number;
+  /** AdamW; defaults: 0.9, 0.999, 1e-8. */
+  beta1?: number;
+  beta2?: number;
+  epsilon?: number;
+  /** Of the weight; the bias has none. Default: 0.05. */
+  weightDecay?: number;
+}
+
+/**
+ * One sequence of T rows. Row t holds token ids[t], or where ids[t] is -1 the picture's next vector; targets[t] is the id that row t should
+ * predict, -1: nothing is asked of it.
+ */
+export interface NativeTrainingSample {
+  ids: Int32Array;
+  targets: Int32Array;
+  /** [rows with id -1, projectionInput]: float32, or IEEE halfs as their bits. */
+  features: Float32Array | Uint16Array;
+}
+
+/** Sums over targets, natural logarithms. */
+export interface NativeBatchLoss {
+  loss: number;
+  targets: number;
+  /** By sample. */
+  losses: Float64Array;
+  counts: Int32Array;
+}
+
+export interface NativeTrainerState {
+  /** Steps of AdamW done. */
+  step: number;
+  values: ProjectionValues;
+  firstMoment: ProjectionValues;
+  secondMoment: ProjectionValues;
+}
+
+/** Trains the projection of a model that is loaded; computes on the model's own thread. Starts with the model's projection. */
+export interface NativeTrainer {
+  /** Adds the gradient of the loss sum to what is there: several calls are exactly one. After an error nothing has changed. */
+  accumulate(samples: NativeTrainingSample[]): Promise<NativeBatchLoss>;
+  /** The losses alone. */
+  evaluate(samples: NativeTrainingSample[]): Promise<NativeBatchLoss>;
+  /** Gradient sums since the last apply or discard, and the number of targets they are over. */
+  gradient(): Promise<ProjectionValues & { targets: number }>;
+  /** Puts sums of several processes in their place. */
+  setGradient(gradient: ProjectionValues & { targets: number }): Promise<void>;
+  discardGradient(): Promise<void>;
+  /**
+   * A step of AdamW with the gradient's mean over its targets, shortened to `maxNorm` where it is longer (0 or left out: never).
+   * Errors: ERR_NAN_LOSS (nothing has changed), ERR_ARGUMENT (nothing was accumulated).
+   */
+  apply(step: { rate: number; maxNorm?: number }): Promise<{ gradientNorm: number; clipped: boolean }>;
+  state(): Promise<NativeTrainerState>;
+  /** Errors: ERR_SHAPE. */
+  restore(state: NativeTrainerState): Promise<void>;
+  /** A picture with the projection as it is now, for prompts of the same model. features: as in a sample. */
+  project(features: Float32Array | Uint16Array): Promise<NativeImage>;
+  /** Ends running accumulate and evaluate calls within a layer: they reject with ERR_ABORTED. */
+  abort(): void;
+  /** Frees its memory; the model stays. */
+  close(): void;
+}
+
 export interface NativeModel {
   info(): NativeModelInfo;
   encode(text: string, specials?: boolean): Int32Array;
   decode(ids: Int32Array | number[]): string;
   /** RGB bytes [height, width, 3], resampled to the model's square by Pillow's bicubic, normalised, encoded. */
   encodeImage(rgb: Uint8Array, width: number, height: number): Promise<NativeImage>;
+  /** What the projection reads: [imageTokens, projectionInput] of a picture given as to encodeImage. */
+  encodeFeatures(rgb: Uint8Array, width: number, height: number): Promise<Float32Array>;
   openSequence(): NativeSequence;
+  /** Errors: ERR_ARGUMENT (a language model alone), ERR_OUT_OF_MEMORY, ERR_CLOSED. */
+  openTrainer(options?: NativeTrainerOptions): Promise<NativeTrainer>;
   /** Every stage of one picture ('vit.embed', 'vit.block.0', 'ln_vision', 'qformer.layer.0', 'image_tokens'), from normalised pixels [3, S, S]. */
   traceImage(pixels: Float32Array): Promise<Record<string, Float32Array>>;
   /** Every stage of one prompt ('embeds', 'llama.layer.0', 'logits' of every row). */
@@ -199,6 +277,34 @@ export interface NativeModel {
    * and what gives a promise rejects with it.
    */
   close(): Promise<void>;
+}
+
+export interface NativeCollectiveOptions {
+  rank: number;
+  size: number;
+  /** Numeric address that the other processes reach this one at. */
+  host: string;
+  /** Milliseconds for each connection, and for each step of a sum. */
+  connectTimeout?: number;
+  sumTimeout?: number;
+  /** Where the plug-in lies; default: beside the binary. */
+  folder?: string;
+}
+
+/** Sums over several processes. Works on a thread of its own, one call after the other. */
+export interface NativeCollective {
+  /** What every other process needs to connect. */
+  address(): Uint8Array;
+  /** Addresses of all ranks in order. Errors: ERR_COLLECTIVE. */
+  connect(addresses: Uint8Array[]): Promise<void>;
+  /**
+   * Element-wise sums over all processes, the same bits on each: added in float64 in the order of ranks, rounded once.
+   * Errors: ERR_COLLECTIVE (nothing can be summed after it), ERR_CLOSED.
+   */
+  sum(values: Float32Array): Promise<Float32Array>;
+  sumNumbers(values: number[]): Promise<number[]>;
+  /** Closes the connections; what runs rejects with ERR_COLLECTIVE. */
+  close(): void;
 }
 
 export interface Addon {
@@ -226,6 +332,8 @@ export interface Addon {
   resizeBicubic(rgb: Uint8Array, width: number, height: number, size: number): Promise<Uint8Array>;
   /** CLIP-normalised planes [3, size, size] of RGB [size, size, 3]. */
   normalise(rgb: Uint8Array, size: number): Float32Array;
+  /** This process's end of a group. Errors: ERR_NO_BACKEND (built without Gloo), ERR_COLLECTIVE. */
+  openCollective(options: NativeCollectiveOptions): NativeCollective;
 }
 
 // ---------------------------------------------------------------- loading
@@ -288,7 +396,14 @@ function load(): Addon {
 }
 
 /** Functions whose result has methods of its own that can fail. */
-const makers = new Set(['loadModel', 'openSequence', 'createGgufWriter', 'createTokenizer']);
+const makers = new Set([
+  'loadModel',
+  'openSequence',
+  'openTrainer',
+  'createGgufWriter',
+  'createTokenizer',
+  'openCollective',
+]);
 
 /**
  * The same object with every failure of its methods, thrown or rejected, as a MiniGptError. Here is the only place where native errors

@@ -15,6 +15,9 @@ const errorCodes = [
   'ERR_NO_BACKEND',
   'ERR_ABORTED',
   'ERR_CLOSED',
+  'ERR_NAN_LOSS',
+  'ERR_COLLECTIVE',
+  'ERR_NETWORK',
   'ERR_INTERNAL',
 ] as const;
 

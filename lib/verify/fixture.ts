@@ -7,6 +7,16 @@ import { openSafetensors } from '../formats/safetensors.js';
 import type { Checkpoint } from '../formats/tensor.js';
 
 const ids = z.array(z.number().int().nonnegative());
+/** Six steps of AdamW on one batch, picture i with answer i. */
+const trainingRules = z.object({
+  /** Before and after the picture, `<s>` left out; null: the picture stands alone. */
+  prompt_ids: z.tuple([ids, ids]).nullable(),
+  answer_ids: z.array(ids.min(1)).min(1),
+  weight_decay: z.number(),
+  losses: z.array(z.number()).min(1),
+  learning_rates: z.array(z.number()).min(1),
+});
+export type TrainingFixture = z.infer<typeof trainingRules>;
 const expectedRules = z.object({
   chat: z.object({
     before_image: z.string(),
@@ -15,6 +25,8 @@ const expectedRules = z.object({
     greedy_ids: ids.min(1),
   }),
   tokenizer: z.array(z.object({ text: z.string(), ids })),
+  stage1: trainingRules.optional(),
+  stage2: trainingRules.optional(),
 });
 
 export interface Fixture {

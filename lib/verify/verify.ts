@@ -21,6 +21,7 @@ import {
   worstCosineDistance,
   type StageResult,
 } from './measure.js';
+import { verifyTraining } from './training.js';
 
 export interface VerifyOptions {
   /** Type of the converted weights. Default: 'f32'. */
@@ -88,12 +89,27 @@ class Verification {
     const model = await this.#load(bundle);
     let first: DecodedPicture;
     try {
-      first = pictures.get((await this.#pixels(model, pictures))[0]!)!;
+      const order = (await this.#pixels(model, pictures)).map((path) => pictures.get(path)!);
+      first = order[0]!;
       await this.#encoding(model);
       const image = await model.encodeImage(first.data, first.width, first.height);
       this.#tokens(model, image);
       await this.#chat(model, image);
       await this.#greedy(model, image, 'greedy ids');
+      for (const stage of ['stage1', 'stage2'] as const) {
+        const training = fixture.expected[stage];
+        if (!training) continue;
+        const results = await verifyTraining(
+          model,
+          stage,
+          training,
+          order,
+          fixture.tensors,
+          this.#type,
+          stageTolerance,
+        );
+        for (const one of results) this.#tell(one);
+      }
     } finally {
       await model.close();
     }

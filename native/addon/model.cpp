@@ -2,10 +2,12 @@
 #include <napi.h>
 
 #include "addon/classes.h"
+#include "addon/image.h"
 #include "addon/model_state.h"
 #include "addon/pictures.h"
 #include "addon/task.h"
 #include "addon/text.h"
+#include "addon/trainer.h"
 #include "addon/values.h"
 #include "core/gguf.h"
 #include "image/bicubic.h"
@@ -15,11 +17,6 @@ namespace {
 
 // a borrowed method or a look-alike object must not reach native memory
 constexpr napi_type_tag kImageTag = {0x6d696e6967707434, 0x696d616765000001};
-
-struct EncodedImage {
-  Image image;
-  double milliseconds;
-};
 
 class NativeImage : public Napi::ObjectWrap<NativeImage> {
  public:
@@ -109,10 +106,6 @@ struct SequencePayload {
   Napi::ObjectReference model;  // a model outlives its sequences
 };
 
-std::function<void(const Error&)> rejecter(ModelState* state, uint64_t number) {
-  return [=](const Error& error) { state->post([=](Napi::Env env) { state->reject(number, env, error); }); };
-}
-
 class NativeSequence : public Napi::ObjectWrap<NativeSequence> {
  public:
   explicit NativeSequence(const Napi::CallbackInfo& info) : ObjectWrap(info), p_(payload_of<SequencePayload>(info)) {}
@@ -168,7 +161,7 @@ class NativeSequence : public Napi::ObjectWrap<NativeSequence> {
     calls.on_done = [=](GenerateResult result) {
       state->post([=](Napi::Env env) { state->resolve(number, [&] { return from_result(env, result); }); });
     };
-    calls.on_error = rejecter(state, number);
+    calls.on_error = state->rejecter(number);
     return calls;
   }
 
@@ -196,7 +189,9 @@ class NativeModel : public Napi::ObjectWrap<NativeModel> {
         env, "NativeModel",
         {InstanceMethod<&NativeModel::info>("info"), InstanceMethod<&NativeModel::encode>("encode"),
          InstanceMethod<&NativeModel::decode>("decode"), InstanceMethod<&NativeModel::encode_image>("encodeImage"),
+         InstanceMethod<&NativeModel::encode_features>("encodeFeatures"),
          InstanceMethod<&NativeModel::open_sequence>("openSequence"),
+         InstanceMethod<&NativeModel::open_trainer>("openTrainer"),
          InstanceMethod<&NativeModel::trace_image>("traceImage"),
          InstanceMethod<&NativeModel::trace_prompt>("tracePrompt"), InstanceMethod<&NativeModel::close>("close")});
   }
@@ -238,6 +233,7 @@ class NativeModel : public Napi::ObjectWrap<NativeModel> {
       object.Set("device", engine.device());
       object.Set("imageSize", model.sees() ? model.vision().vit.image_size : 0);
       object.Set("imageTokens", model.image_tokens());
+      object.Set("projectionInput", model.sees() ? model.projection().input : 0);
       object.Set("hasQformer", model.sees() && model.vision().qformer.has_value());
       object.Set("width", llama.width);
       object.Set("layers", llama.depth);
@@ -275,7 +271,11 @@ class NativeModel : public Napi::ObjectWrap<NativeModel> {
     return guarded(call.Env(), [&] { return decode_ids(call, state_->engine().tokenizer()); });
   }
 
-  Napi::Value encode_image(const Napi::CallbackInfo& call) {
+  /// What becomes of a picture's pixels on the engine's thread; called on JavaScript's with the open promise's number.
+  using Encode = std::function<void(Engine&, ModelState*, uint64_t number, std::vector<float> pixels)>;
+
+  /// The picture is prepared on the pool, then encoded on the engine's thread.
+  Napi::Value prepare(const Napi::CallbackInfo& call, const Encode& encode) {
     Napi::Env env = call.Env();
     return guarded(env, [&]() -> Napi::Value {
       const VitConfig& vit = vision_of(state_->engine()).vit;
@@ -284,38 +284,48 @@ class NativeModel : public Napi::ObjectWrap<NativeModel> {
       const std::array<float, 3> mean = vit.mean, std = vit.std;
       const std::shared_ptr<ModelState> state = state_;
       const auto self = std::make_shared<Napi::ObjectReference>(Napi::Persistent(Value().As<Napi::Object>()));
-      // the picture is prepared on the pool, then encoded on the engine's thread
       return Task::start(env, [=]() -> Finish {
         const std::vector<uint8_t> square = resize_bicubic(picture.rgb->data(), picture.width, picture.height, S, S);
         auto pixels = std::make_shared<std::vector<float>>(size_t(3) * size_t(S) * size_t(S));
         normalise(pixels->data(), square.data(), S, mean.data(), std.data());
         return [=](Napi::Env e) -> Napi::Value {
-          return encode_pixels(e, state.get(), std::move(*pixels), std::move(*self));
+          return guarded(e, [&]() -> Napi::Value {
+            Engine& engine = state->engine();
+            ModelState::Pending pending{Napi::Promise::Deferred::New(e), {}, std::move(*self), {}};
+            const Napi::Promise promise = pending.deferred.Promise();
+            encode(engine, state.get(), state->begin(std::move(pending), e), std::move(*pixels));
+            return promise;
+          });
         };
       });
     });
   }
 
-  static Napi::Value encode_pixels(Napi::Env env, ModelState* state, std::vector<float> pixels,
-                                   Napi::ObjectReference self) {
-    return guarded(env, [&]() -> Napi::Value {
-      Engine& engine = state->engine();
-      ModelState::Pending pending{Napi::Promise::Deferred::New(env), {}, std::move(self), {}};
-      const Napi::Promise promise = pending.deferred.Promise();
-      const uint64_t number = state->begin(std::move(pending), env);
+  Napi::Value encode_image(const Napi::CallbackInfo& call) {
+    return prepare(call, [](Engine& engine, ModelState* state, uint64_t number, std::vector<float> pixels) {
       engine.encode_image(
           std::move(pixels),
           [=](Image image, double milliseconds) {
-            state->post([=](Napi::Env e) {
-              state->resolve(number, [&] {
-                auto payload = std::make_unique<EncodedImage>(EncodedImage{image, milliseconds});
-                return make(e.GetInstanceData<AddonData>()->image, std::move(payload));
-              });
-            });
+            state->post(
+                [=](Napi::Env e) { state->resolve(number, [&] { return make_image(e, {image, milliseconds}); }); });
           },
-          rejecter(state, number));
-      return promise;
+          state->rejecter(number));
     });
+  }
+
+  Napi::Value encode_features(const Napi::CallbackInfo& call) {
+    return prepare(call, [](Engine& engine, ModelState* state, uint64_t number, std::vector<float> pixels) {
+      engine.encode_features(
+          std::move(pixels),
+          [=](Image features) {
+            state->post([=](Napi::Env e) { state->resolve(number, [&] { return from_floats(e, features->values); }); });
+          },
+          state->rejecter(number));
+    });
+  }
+
+  Napi::Value open_trainer(const Napi::CallbackInfo& call) {
+    return guarded(call.Env(), [&] { return addon::open_trainer(call, state_, Value().As<Napi::Object>()); });
   }
 
   Napi::Value open_sequence(const Napi::CallbackInfo& call) {
@@ -335,7 +345,7 @@ class NativeModel : public Napi::ObjectWrap<NativeModel> {
         fail(code::shape, "pixels: ", pixels.size(), " values, expected 3 x ", S, " x ", S);
       Napi::Promise promise;
       const uint64_t number = begin(call.Env(), promise);
-      engine.trace_image(std::move(pixels), stages_resolver(state_.get(), number), rejecter(state_.get(), number));
+      engine.trace_image(std::move(pixels), stages_resolver(state_.get(), number), state_->rejecter(number));
       return promise;
     });
   }
@@ -346,7 +356,7 @@ class NativeModel : public Napi::ObjectWrap<NativeModel> {
       std::vector<PromptPart> parts = to_parts(call[0], engine.tokenizer());
       Napi::Promise promise;
       const uint64_t number = begin(call.Env(), promise);
-      engine.trace_prompt(std::move(parts), stages_resolver(state_.get(), number), rejecter(state_.get(), number));
+      engine.trace_prompt(std::move(parts), stages_resolver(state_.get(), number), state_->rejecter(number));
       return promise;
     });
   }
@@ -456,6 +466,10 @@ Napi::Value load_model(const Napi::CallbackInfo& call) {
 }
 
 }  // namespace
+
+Napi::Object make_image(Napi::Env env, EncodedImage image) {
+  return make(env.GetInstanceData<AddonData>()->image, std::make_unique<EncodedImage>(std::move(image)));
+}
 
 void define_model(Napi::Env env, Napi::Object exports, AddonData& data) {
   data.model = Napi::Persistent(NativeModel::define(env));

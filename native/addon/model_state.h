@@ -45,6 +45,10 @@ class ModelState : public std::enable_shared_from_this<ModelState> {
   /// Resolves with what `make` gives, rejects with what it throws.
   void resolve(uint64_t number, const std::function<Napi::Value()>& make);
   void reject(uint64_t number, Napi::Env env, const Error& error);
+  /// For the engine's thread: rejects promise `number` on JavaScript's. This object outlives the engine.
+  std::function<void(const Error&)> rejecter(uint64_t number) {
+    return [this, number](const Error& error) { post([=, this](Napi::Env env) { reject(number, env, error); }); };
+  }
 
  private:
   struct Parcel {

@@ -119,6 +119,14 @@ void Engine::encode_image(std::vector<float> pixels, std::function<void(Image, d
                   std::move(on_error)});
 }
 
+void Engine::encode_features(std::vector<float> pixels, std::function<void(Image)> on_done,
+                             std::function<void(const Error&)> on_error) {
+  submit(heavy_, {[this, pixels = std::move(pixels), on_done = std::move(on_done)] {
+                    on_done(std::make_shared<const ImageTokens>(model_->encode_features(pixels.data())));
+                  },
+                  std::move(on_error)});
+}
+
 void Engine::trace_image(std::vector<float> pixels, std::function<void(std::vector<Stage>)> on_done,
                          std::function<void(const Error&)> on_error) {
   submit(heavy_, {[this, pixels = std::move(pixels), on_done = std::move(on_done)] {
@@ -133,6 +141,10 @@ void Engine::trace_prompt(std::vector<PromptPart> parts, std::function<void(std:
                           std::function<void(const Error&)> on_error) {
   submit(heavy_, {[this, parts = std::move(parts), on_done = std::move(on_done)] { on_done(trace(parts)); },
                   std::move(on_error)});
+}
+
+void Engine::compute(std::function<void(MiniGpt4&)> work, std::function<void(const Error&)> on_error) {
+  submit(heavy_, {[this, work = std::move(work)] { work(*model_); }, std::move(on_error)});
 }
 
 void Engine::close() {

@@ -64,6 +64,9 @@ class Engine {
   /// pixels[3, S, S], normalised. Pictures and traces take turns with the answers' steps.
   void encode_image(std::vector<float> pixels, std::function<void(Image, double milliseconds)> on_done,
                     std::function<void(const Error&)> on_error);
+  /// The same before the projection.
+  void encode_features(std::vector<float> pixels, std::function<void(Image)> on_done,
+                       std::function<void(const Error&)> on_error);
   /// The stages of one picture or prompt, in order, in host memory.
   struct Stage {
     std::string name;
@@ -75,6 +78,13 @@ class Engine {
                    std::function<void(const Error&)> on_error);
   void trace_prompt(std::vector<PromptPart> parts, std::function<void(std::vector<Stage>)> on_done,
                     std::function<void(const Error&)> on_error);
+  /// Other work with the model, which takes turns with the answers' steps as pictures do. What it throws goes to on_error.
+  void compute(std::function<void(MiniGpt4&)> work, std::function<void(const Error&)> on_error);
+  /// True once close() was called: long work should end.
+  bool closing() const { return closing_; }
+  /// In such work: something in the model's memory that is to live until it is dismissed, or the engine goes.
+  void house(std::shared_ptr<void> guest) { guests_.push_back(std::move(guest)); }
+  void dismiss(const std::shared_ptr<void>& guest) { std::erase(guests_, guest); }
   /// Ends everything with ERR_CLOSED and waits for the thread. Harmless when called again.
   void close();
 
@@ -111,6 +121,7 @@ class Engine {
   std::deque<ConversationRef> waiting_;         // with an answer that has not begun
   std::vector<ConversationRef> active_;         // with an answer that has
   uint64_t clock_ = 0;
+  std::vector<std::shared_ptr<void>> guests_;  // after the model, so that they go before it
 
   void submit(Jobs& queue, Job job);
   void loop();

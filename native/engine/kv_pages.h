@@ -9,9 +9,6 @@
 
 namespace minigpt4 {
 
-/// Pages that so many positions of one sequence take.
-inline int pages_for(int positions) { return (positions + kPagePositions - 1) / kPagePositions; }
-
 class KvPagePool {
  public:
   explicit KvPagePool(int pages);

@@ -17,6 +17,14 @@ KvCache::KvCache(Ops& ops, const LlamaConfig& c, Type type, int pages) {
   }
 }
 
+KvCache KvCache::passing(Ops& ops, const LlamaConfig& c, int pages) {
+  LlamaConfig one = c;
+  one.depth = 1;
+  KvCache cache(ops, one, Type::F32, pages);
+  cache.layers_.resize(size_t(c.depth), cache.layers_.front());
+  return cache;
+}
+
 Llama::Llama(Ops& ops, const LlamaConfig& config, const LlamaWeights& weights, int max_rows, int max_logits)
     : ops_(ops),
       c_(config),
@@ -62,12 +70,14 @@ void Llama::embed(float* y, const int32_t* ids, int T) {
   ops_.embed(y, *w_.embedding, ids_, T);
 }
 
-bool Llama::forward(float* x, const RaggedBatch& batch, const KvCache& cache, const Trace& trace, const Stop& stop) {
+bool Llama::forward(float* x, const RaggedBatch& batch, const KvCache& cache, const Trace& trace, const Stop& stop,
+                    float* kept) {
   const int T = batch.rows, C = c_.width, D = c_.head_dim, half = c_.rope_dims / 2;
   const float scale = 1 / std::sqrt(float(D));
   ops_.rope_table(rotation_, batch.positions, frequencies_, T, half);
   for (int i = 0; i < c_.depth; ++i) {
     if (stop && stop()) return false;
+    if (kept) ops_.copy(kept + int64_t(i) * T * C, x, size_t(T) * size_t(C) * sizeof(float));
     const LlamaLayer& l = w_.layers[size_t(i)];
     const KvPages& pages = cache.layer(i);
     // x = x + out(attention(rope(q), rope(k), v)), all of norm(x)

@@ -14,10 +14,14 @@ namespace minigpt4 {
 class KvCache {
  public:
   KvCache(Ops& ops, const LlamaConfig& config, Type type, int pages);
+  /// One layer's memory for all: enough for a pass that nothing goes on from, because a layer's keys and values are not
+  /// asked for again once the next layer runs.
+  static KvCache passing(Ops& ops, const LlamaConfig& config, int pages);
   const KvPages& layer(int i) const { return layers_[size_t(i)]; }
   int layers() const { return int(layers_.size()); }
 
  private:
+  KvCache() = default;
   std::vector<Buffer<char>> memory_;
   std::vector<KvPages> layers_;
 };
@@ -33,14 +37,16 @@ class Llama {
   using Stop = std::function<bool()>;
   /// x[T, C] through all layers, in place; writes the batch's keys and values into the cache. False: stopped early, and x is
   /// of no use; the same pass may be run again from the embeddings.
-  bool forward(float* x, const RaggedBatch& batch, const KvCache& cache, const Trace& trace = {},
-               const Stop& stop = {});
+  /// Where `kept` is not null it becomes the input of every layer, [L, T, C]: what the way back starts from.
+  bool forward(float* x, const RaggedBatch& batch, const KvCache& cache, const Trace& trace = {}, const Stop& stop = {},
+               float* kept = nullptr);
   /// y[n, V] = logits of rows of x, by index (host memory).
   void logits(float* y, const float* x, const int32_t* rows, int n);
 
   int max_rows() const { return max_rows_; }
 
  private:
+  friend class LlamaBackward;  // goes the same way back, in the same scratch
   Ops& ops_;
   const LlamaConfig& c_;
   const LlamaWeights& w_;

@@ -159,23 +159,35 @@ void MiniGpt4::load_llama(const GgufFile& file, const std::function<void(uint64_
   parameters_.llm = llm.parameters();
 }
 
-ImageTokens MiniGpt4::encode_image(const float* pixels, const Trace& trace) {
+/// What the projection reads: [image tokens, projection input], in the backend's memory.
+const float* MiniGpt4::see(const float* pixels, const Trace& trace) {
   if (!vision_) fail(code::argument, "this is a language model alone, expected one with a vision encoder");
-  const int S = vision_->vit.image_size, n = image_tokens();
+  const int S = vision_->vit.image_size;
   ops_->upload(pixels_, pixels, size_t(3) * S * S * sizeof(float));
   vit_->forward(seen_, pixels_, 1, trace);
-  const float* x = seen_ + vision_->vit.width;  // without a Q-Former: all patches but the class token, and runs of
-                                                // neighbours read as one long row each
-  if (qformer_) {
-    qformer_->forward(queries_, seen_, 1, trace);
-    x = queries_;
-  }
+  // without a Q-Former: all patches but the class token, and runs of neighbours read as one long row each
+  if (!qformer_) return seen_ + vision_->vit.width;
+  qformer_->forward(queries_, seen_, 1, trace);
+  return queries_;
+}
+
+ImageTokens MiniGpt4::encode_image(const float* pixels, const Trace& trace) {
+  const float* x = see(pixels, trace);
+  const int n = image_tokens();
   ops_->matmul(tokens_, *projection_weights_.weight, x, projection_weights_.bias.get(), n, Accumulate::no);
   if (trace) trace("image_tokens", tokens_, n, llama_.width);
 
   ImageTokens image{n, llama_.width, std::vector<float>(size_t(n) * size_t(llama_.width))};
   ops_->download(image.values.data(), tokens_, image.values.size() * sizeof(float));
   return image;
+}
+
+ImageTokens MiniGpt4::encode_features(const float* pixels) {
+  const float* x = see(pixels, {});
+  const int n = image_tokens();
+  ImageTokens features{n, projection_.input, std::vector<float>(size_t(n) * size_t(projection_.input))};
+  ops_->download(features.values.data(), x, features.values.size() * sizeof(float));
+  return features;
 }
 
 }  // namespace minigpt4

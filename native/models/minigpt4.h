@@ -30,7 +30,7 @@ struct ModelFiles {
   const GgufFile& language_model() const { return llm ? *llm : *model; }
 };
 
-/// The vectors of one picture, in host memory.
+/// The vectors of one picture, in host memory: in the language model's space, or before the projection.
 struct ImageTokens {
   int tokens = 0, width = 0;
   std::vector<float> values;  // [tokens, width]
@@ -56,11 +56,14 @@ class MiniGpt4 {
   const ProjectionConfig& projection() const { return projection_; }
   const LlamaConfig& llama() const { return llama_; }
   const LlamaWeights& llama_weights() const { return llama_weights_; }
+  const Linear& projection_weights() const { return projection_weights_; }
   const ParameterCounts& parameters() const { return parameters_; }
   int image_tokens() const { return vision_ ? vision_->image_tokens(projection_) : 0; }
 
   /// pixels[3, S, S], normalised, in host memory. One thread at a time. Error ERR_ARGUMENT without a vision side.
   ImageTokens encode_image(const float* pixels, const Trace& trace = {});
+  /// The same before the projection: [image tokens, projection input].
+  ImageTokens encode_features(const float* pixels);
 
  private:
   std::unique_ptr<Ops> ops_;  // first in, last out: everything below lives in its memory
@@ -79,6 +82,7 @@ class MiniGpt4 {
   Buffer<float> queries_;  // [Q, Q-Former width]
   Buffer<float> tokens_;   // [image tokens, E]
 
+  const float* see(const float* pixels, const Trace& trace);
   void load_vision(const GgufFile& file, const std::function<void(uint64_t)>& on_bytes);
   void load_projection(const GgufFile& file, const std::function<void(uint64_t)>& on_bytes);
   void load_llama(const GgufFile& file, const std::function<void(uint64_t)>& on_bytes);

@@ -37,6 +37,8 @@ class Matrix {
 
 /// Positions that a page of the KV cache holds.
 inline constexpr int kPagePositions = 16;
+/// Pages that so many positions of one sequence take.
+inline int pages_for(int positions) { return (positions + kPagePositions - 1) / kPagePositions; }
 
 /// One layer's keys and values in pages of `type` (F32, F16): k is [pages][kv_heads][head_dim][kPagePositions], so that
 /// the scores of a page are one product with 16 columns; v is [pages][kv_heads][kPagePositions][head_dim].
@@ -90,8 +92,6 @@ class Ops {
   virtual void embed(float* y, const Matrix& w, const int32_t* ids, int T) = 0;
   /// y[n, C] = x[rows[i], :].
   virtual void gather_rows(float* y, const float* x, const int32_t* rows, int n, int C) = 0;
-  /// y += x, n values.
-  virtual void add(float* y, const float* x, int64_t n) = 0;
 
   // ---- normalisation and activation functions
 
@@ -142,6 +142,60 @@ class Ops {
   /// x[B, P + 1, C] from patches[B, P, C]: class token first, then the patches, position rows [P + 1, C] added.
   virtual void prepend_class(float* x, const float* patches, const float* class_token, const float* positions, int B,
                              int P, int C) = 0;
+
+  // ---- gradients: d… is the gradient with respect to …. Those of activations are assigned unless said otherwise, those
+  // of parameters are added to what is there.
+
+  /// dx[T, cols] (+)= dy[T, rows] · w with w's values dequantized: float32 products, added in one written order.
+  virtual void matmul_dx(float* dx, const Matrix& w, const float* dy, int T, Accumulate accumulate) = 0;
+  /// dw[rows, cols] += dyᵀ · x of dy[T, rows] and x[T, cols], one row t after the other: the parts of a batch, given in
+  /// order, leave the very bits of the whole batch.
+  virtual void matmul_dw(float* dw, const float* dy, const float* x, int T, int64_t rows, int64_t cols) = 0;
+  /// db[C] += dy[0, :] + dy[1, :] + …, one row after the other, likewise.
+  virtual void bias_db(float* db, const float* dy, int T, int C) = 0;
+  /// dx[T, C] (+)= gradient of rms_norm at x. dx may be dy.
+  virtual void rms_norm_dx(float* dx, const float* dy, const float* x, const float* weight, int T, int C, float eps,
+                           Accumulate accumulate) = 0;
+  /// Gradients of silu_mul at (gate, up), n values; dgate and dup may each be any of the inputs of the same index.
+  virtual void silu_mul_dx(float* dgate, float* dup, const float* dy, const float* gate, const float* up,
+                           int64_t n) = 0;
+  /// Turns dx[T, H, D] back by the table's angles, in place: the gradient of rope.
+  virtual void rope_dx(float* dx, const float* table, int T, int H, int D, int half) = 0;
+  /// The gradient of causal attention over ragged sequences. Sequence b has the queries [q_offsets[b], q_offsets[b+1])
+  /// of q[Tq, H, D] and the keys [k_offsets[b], k_offsets[b+1]) of k and v[Tk, kv_heads, D]; its queries stand at its
+  /// last positions, so of n keys and m queries query i sees the keys 0 … n - m + i. dq[Tq, H, D]; dk and dv[Tq,
+  /// kv_heads, D] are of the same last positions: what stands before them is not asked for. Offsets: the backend's memory.
+  struct AttentionGradient {
+    float *dq = nullptr, *dk = nullptr, *dv = nullptr;
+    const float *dy = nullptr, *q = nullptr, *k = nullptr, *v = nullptr;
+    const int32_t *q_offsets = nullptr, *k_offsets = nullptr;  // [sequences + 1]
+    int sequences = 0, H = 0, kv_heads = 0, D = 0;
+    float scale = 1;
+  };
+  virtual void attend_dx(const AttentionGradient& a) = 0;
+  /// loss[t] = -log softmax(logits[t, :])[targets[t]], and dlogits[T, V] = softmax(logits) less 1 at the target (null: the
+  /// losses alone). dlogits may be logits. targets lie in [0, V): the caller has checked.
+  virtual void cross_entropy(float* loss, float* dlogits, const float* logits, const int32_t* targets, int T,
+                             int V) = 0;
+
+  // ---- rows and the optimizer
+
+  /// y[rows[i], :] = x[i, :], i < n; no row twice.
+  virtual void scatter_rows(float* y, const float* x, const int32_t* rows, int n, int C) = 0;
+  /// y = value, n values.
+  virtual void fill(float* y, float value, int64_t n) = 0;
+  /// Σ x² in double, in one order whatever the threads.
+  virtual double squared_sum(const float* x, int64_t n) = 0;
+  /// One step of AdamW (Loshchilov and Hutter, arXiv:1711.05101) as PyTorch computes it, in float32. The gradient is
+  /// gradient_scale · dw; `step` counts from 1.
+  struct Adamw {
+    double rate = 0, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weight_decay = 0, gradient_scale = 1;
+    int64_t step = 1;
+  };
+  virtual void adamw(float* w, float* first_moment, float* second_moment, const float* dw, int64_t n,
+                     const Adamw& a) = 0;
+  /// New values[rows, cols] (the backend's memory) for a matrix of type F32 that matrix() made.
+  virtual void refill(Matrix& w, const float* values) = 0;
 };
 
 struct CpuOptions {

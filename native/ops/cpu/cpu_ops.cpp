@@ -34,11 +34,21 @@ std::unique_ptr<Matrix> CpuOps::matrix(const MatrixView& view, const char* owner
          " values; at least 1 is expected");
   }
   auto packed = std::make_unique<PackedMatrix>(arena_, view.type, view.rows, view.cols, owner);
-  // Pieces of about a megabyte: rows of the view are read in order, by each thread and on the whole.
-  const auto grain = std::max<int64_t>(1, (1 << 20) / int64_t(packed->group_bytes()));
-  threads_.parallel_for(packed->groups(), grain,
-                        [&](int64_t begin, int64_t end, int) { packed->pack(view.data, begin, end); });
+  pack(*packed, view.data);
   return packed;
+}
+
+void CpuOps::refill(Matrix& w, const float* values) {
+  if (w.type != Type::F32) {
+    fail(code::argument, "new values are expected for a matrix of type F32, found one of type ", name(w.type));
+  }
+  pack(static_cast<PackedMatrix&>(w), values);
+}
+
+void CpuOps::pack(PackedMatrix& w, const void* rows) {
+  // Pieces of about a megabyte: rows are read in order, by each thread and on the whole.
+  const auto grain = std::max<int64_t>(1, (1 << 20) / int64_t(w.group_bytes()));
+  threads_.parallel_for(w.groups(), grain, [&](int64_t begin, int64_t end, int) { w.pack(rows, begin, end); });
 }
 
 void CpuOps::rows_in_pieces(int64_t count, int64_t values, const Pieces& body) {

@@ -1,5 +1,6 @@
 // The Ops of the CPU: shares each op among threads in pieces and hands the pieces to the level's kernels. Members are
-// defined by family: cpu_ops.cpp (memory, weights), matmul.cpp, normalization.cpp, rows.cpp, attention.cpp.
+// defined by family: cpu_ops.cpp (memory, weights), matmul.cpp, rows.cpp, attention.cpp, matmul_gradient.cpp,
+// attention_gradient.cpp, training_rows.cpp (the other gradients, loss, optimizer).
 #pragma once
 
 #include "core/thread_pool.h"
@@ -27,7 +28,6 @@ class CpuOps final : public Ops {
   void matmul(float* y, const Matrix& w, const float* x, const float* bias, int T, Accumulate accumulate) override;
   void embed(float* y, const Matrix& w, const int32_t* ids, int T) override;
   void gather_rows(float* y, const float* x, const int32_t* rows, int n, int C) override;
-  void add(float* y, const float* x, int64_t n) override;
 
   void layer_norm(float* y, const float* x, const float* weight, const float* bias, int T, int C, float eps) override;
   void rms_norm(float* y, const float* x, const float* weight, int T, int C, float eps) override;
@@ -47,10 +47,30 @@ class CpuOps final : public Ops {
   void prepend_class(float* x, const float* patches, const float* class_token, const float* positions, int B, int P,
                      int C) override;
 
+  void matmul_dx(float* dx, const Matrix& w, const float* dy, int T, Accumulate accumulate) override;
+  void matmul_dw(float* dw, const float* dy, const float* x, int T, int64_t rows, int64_t cols) override;
+  void bias_db(float* db, const float* dy, int T, int C) override;
+  void rms_norm_dx(float* dx, const float* dy, const float* x, const float* weight, int T, int C, float eps,
+                   Accumulate accumulate) override;
+  void silu_mul_dx(float* dgate, float* dup, const float* dy, const float* gate, const float* up, int64_t n) override;
+  void rope_dx(float* dx, const float* table, int T, int H, int D, int half) override;
+  void attend_dx(const AttentionGradient& a) override;
+  void cross_entropy(float* loss, float* dlogits, const float* logits, const int32_t* targets, int T, int V) override;
+
+  void scatter_rows(float* y, const float* x, const int32_t* rows, int n, int C) override;
+  void fill(float* y, float value, int64_t n) override;
+  double squared_sum(const float* x, int64_t n) override;
+  void adamw(float* w, float* first_moment, float* second_moment, const float* dw, int64_t n, const Adamw& a) override;
+  void refill(Matrix& w, const float* values) override;
+
  private:
   using Pieces = std::function<void(int64_t begin, int64_t end, int thread)>;
   /// body over [0, count), one call for `piece` things, each of which touches `values` values.
   void rows_in_pieces(int64_t count, int64_t values, const Pieces& body);
+  /// Fills the packed matrix with rows as a MatrixView has them.
+  void pack(PackedMatrix& w, const void* rows);
+  /// The T rows of x in tiles of float_rows rows, each [cols][rows of the tile].
+  void interleave_tiles(const float* x, int T, int64_t cols, float* to);
   void matmul_float(float* y, const PackedMatrix& w, const float* x, const float* bias, int T, bool accumulate);
   void matmul_quantized(float* y, const PackedMatrix& w, const float* x, const float* bias, int T, bool accumulate);
 

@@ -8,6 +8,21 @@
 
 namespace minigpt4::cpu {
 
+namespace {
+
+/// Turns the pairs of a row's heads by the angles of `turn` (cosine, sine), or back if direction is -1.
+void turn_row(float* x, const float* turn, int H, int D, int half, float direction) {
+  for (int h = 0; h < H; ++h, x += D) {
+    for (int i = 0; i < 2 * half; i += 2) {
+      const float a = x[i], b = x[i + 1], c = turn[i], s = direction * turn[i + 1];
+      x[i] = a * c - b * s;
+      x[i + 1] = a * s + b * c;
+    }
+  }
+}
+
+}  // namespace
+
 void CpuOps::layer_norm(float* y, const float* x, const float* weight, const float* bias, int T, int C, float eps) {
   rows_in_pieces(T, C, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) level_.layer_norm(y + t * C, x + t * C, weight, bias, C, eps);
@@ -30,14 +45,16 @@ void CpuOps::silu_mul(float* y, const float* gate, const float* up, int64_t n) {
   });
 }
 
-void CpuOps::add(float* y, const float* x, int64_t n) {
-  rows_in_pieces(n, 1, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) y[i] += x[i];
-  });
-}
-
 void CpuOps::gather_rows(float* y, const float* x, const int32_t* rows, int n, int C) {
   for (int64_t i = 0; i < n; ++i) std::memcpy(y + i * C, x + int64_t(rows[i]) * C, size_t(C) * sizeof(float));
+}
+
+void CpuOps::scatter_rows(float* y, const float* x, const int32_t* rows, int n, int C) {
+  for (int64_t i = 0; i < n; ++i) std::memcpy(y + int64_t(rows[i]) * C, x + i * C, size_t(C) * sizeof(float));
+}
+
+void CpuOps::fill(float* y, float value, int64_t n) {
+  rows_in_pieces(n, 1, [&](int64_t begin, int64_t end, int) { std::fill(y + begin, y + end, value); });
 }
 
 void CpuOps::rope_table(float* table, const int32_t* positions, const float* frequencies, int T, int half) {
@@ -56,17 +73,13 @@ void CpuOps::rope_table(float* table, const int32_t* positions, const float* fre
 
 void CpuOps::rope(float* x, const float* table, int T, int H, int D, int half) {
   rows_in_pieces(T, int64_t(H) * D, [&](int64_t begin, int64_t end, int) {
-    for (int64_t t = begin; t < end; ++t) {
-      const float* turn = table + t * half * 2;
-      for (int h = 0; h < H; ++h) {
-        float* pair = x + (t * H + h) * D;
-        for (int i = 0; i < 2 * half; i += 2) {
-          const float a = pair[i], b = pair[i + 1];
-          pair[i] = a * turn[i] - b * turn[i + 1];
-          pair[i + 1] = a * turn[i + 1] + b * turn[i];
-        }
-      }
-    }
+    for (int64_t t = begin; t < end; ++t) turn_row(x + t * H * D, table + t * half * 2, H, D, half, 1.0f);
+  });
+}
+
+void CpuOps::rope_dx(float* dx, const float* table, int T, int H, int D, int half) {
+  rows_in_pieces(T, int64_t(H) * D, [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = begin; t < end; ++t) turn_row(dx + t * H * D, table + t * half * 2, H, D, half, -1.0f);
   });
 }
 

@@ -18,14 +18,40 @@
 // and the attentions use all
 #include "ops/cpu/kernels/attention_dense.h"
 #include "ops/cpu/kernels/attention_paged.h"
+// training
+#include "ops/cpu/kernels/attention_gradient.h"
+#include "ops/cpu/kernels/elementwise_gradient.h"
+#include "ops/cpu/kernels/loss.h"
+#include "ops/cpu/kernels/matmul_gradient.h"
+#include "ops/cpu/kernels/optimizer.h"
 
 namespace minigpt4::cpu::MINIGPT4_LEVEL {
 
 static_assert(kRows <= kMostTileRows && kQuantizedRows <= kMostTileRows);
+static_assert(kGradientQueries % kRows == 0);
 
 constexpr Level table(const char* name) {
-  return {name,     kRows, kQuantizedRows, matmul_float, matmul_quantized, quantize_row, layer_norm,
-          rms_norm, gelu,  silu_mul,       exponential,  to_half,          attend_dense, attend_paged};
+  return {.name = name,
+          .float_rows = kRows,
+          .quantized_rows = kQuantizedRows,
+          .matmul_float = matmul_float,
+          .matmul_quantized = matmul_quantized,
+          .quantize_row = quantize_row,
+          .layer_norm = layer_norm,
+          .rms_norm = rms_norm,
+          .gelu = gelu,
+          .silu_mul = silu_mul,
+          .exponential = exponential,
+          .to_half = to_half,
+          .attend_dense = attend_dense,
+          .attend_paged = attend_paged,
+          .matmul_dx = matmul_dx,
+          .matmul_dw = matmul_dw,
+          .rms_norm_dx = rms_norm_dx,
+          .silu_mul_dx = silu_mul_dx,
+          .attend_dx = attend_dx,
+          .softmax = softmax,
+          .adamw = adamw};
 }
 
 }  // namespace minigpt4::cpu::MINIGPT4_LEVEL

@@ -220,21 +220,25 @@ void matmul_quantized_of(const QuantizedMatmul& m, int64_t g0, int64_t g1, int i
   }
 }
 
+// Every QuantizedFormat::kind (bits, minimum, halves, super), for a MINIGPT4_KIND that says what to do with it.
+#define MINIGPT4_EVERY_KIND                        \
+  MINIGPT4_KIND(4, false, false, false) /* Q4_0 */ \
+  MINIGPT4_KIND(4, true, false, false)  /* Q4_1 */ \
+  MINIGPT4_KIND(5, false, false, false) /* Q5_0 */ \
+  MINIGPT4_KIND(5, true, false, false)  /* Q5_1 */ \
+  MINIGPT4_KIND(8, false, false, false) /* Q8_0 */ \
+  MINIGPT4_KIND(2, true, true, true)    /* Q2_K */ \
+  MINIGPT4_KIND(3, false, true, true)   /* Q3_K */ \
+  MINIGPT4_KIND(4, true, false, true)   /* Q4_K */ \
+  MINIGPT4_KIND(5, true, false, true)   /* Q5_K */ \
+  MINIGPT4_KIND(6, false, true, true)   /* Q6_K */
+
 void matmul_quantized(const QuantizedMatmul& m, int64_t g0, int64_t g1, int i0, int i1) {
   switch (m.kind) {
 #define MINIGPT4_KIND(bits, minimum, halves, super)               \
   case (QuantizedFormat{bits, 0, minimum, halves, super}.kind()): \
     return matmul_quantized_of<QuantizedFormat{bits, 0, minimum, halves, super}.kind()>(m, g0, g1, i0, i1);
-    MINIGPT4_KIND(4, false, false, false)  // Q4_0
-    MINIGPT4_KIND(4, true, false, false)   // Q4_1
-    MINIGPT4_KIND(5, false, false, false)  // Q5_0
-    MINIGPT4_KIND(5, true, false, false)   // Q5_1
-    MINIGPT4_KIND(8, false, false, false)  // Q8_0
-    MINIGPT4_KIND(2, true, true, true)     // Q2_K
-    MINIGPT4_KIND(3, false, true, true)    // Q3_K
-    MINIGPT4_KIND(4, true, false, true)    // Q4_K
-    MINIGPT4_KIND(5, true, false, true)    // Q5_K
-    MINIGPT4_KIND(6, false, true, true)    // Q6_K
+    MINIGPT4_EVERY_KIND
 #undef MINIGPT4_KIND
   }
 }

@@ -56,6 +56,7 @@ inline F div(F a, F b) { return _mm256_div_ps(a, b); }
 /// a > b ? a : b, so b where either is not a number; likewise the minimum.
 inline F max_of(F a, F b) { return _mm256_max_ps(a, b); }
 inline F min_of(F a, F b) { return _mm256_min_ps(a, b); }
+inline F sqrt_of(F a) { return _mm256_sqrt_ps(a); }
 inline F abs_of(F a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
 /// a < b ? yes : no.
 inline F if_less(F a, F b, F yes, F no) { return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_LT_OQ)); }
@@ -93,6 +94,34 @@ inline Codes bits_of(Codes x) {
   if constexpr (right > 0) x = _mm256_srli_epi16(x, right);
   if constexpr (right < 0) x = _mm256_slli_epi16(x, -right);
   return _mm256_and_si256(x, _mm256_set1_epi8(mask));
+}
+
+/// Code bytes as they are, in float lanes that only move them.
+inline F as_lanes(Codes x) { return _mm256_castsi256_ps(x); }
+
+/// Lane j of x[i] becomes lane i of x[j].
+inline void transpose(F (&x)[8]) {
+  F pairs[8], fours[8];
+#pragma GCC unroll 4
+  for (int i = 0; i < 8; i += 2) {
+    pairs[i] = _mm256_unpacklo_ps(x[i], x[i + 1]);
+    pairs[i + 1] = _mm256_unpackhi_ps(x[i], x[i + 1]);
+  }
+  // fours[4 q + c] has in its half l the lanes 4 l + c of x[4 q] … x[4 q + 3]
+#pragma GCC unroll 2
+  for (int i = 0; i < 8; i += 4) {
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; ++h) {
+      const __m256d a = _mm256_castps_pd(pairs[i + h]), b = _mm256_castps_pd(pairs[i + h + 2]);
+      fours[i + 2 * h] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, b));
+      fours[i + 2 * h + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, b));
+    }
+  }
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    x[c] = _mm256_permute2f128_ps(fours[c], fours[4 + c], 0x20);
+    x[4 + c] = _mm256_permute2f128_ps(fours[c], fours[4 + c], 0x31);
+  }
 }
 
 inline __m256i four(const int8_t* q) {

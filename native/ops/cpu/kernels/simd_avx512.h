@@ -50,6 +50,7 @@ inline F div(F a, F b) { return _mm512_div_ps(a, b); }
 /// a > b ? a : b, so b where either is not a number; likewise the minimum.
 inline F max_of(F a, F b) { return _mm512_max_ps(a, b); }
 inline F min_of(F a, F b) { return _mm512_min_ps(a, b); }
+inline F sqrt_of(F a) { return _mm512_sqrt_ps(a); }
 inline F abs_of(F a) { return _mm512_abs_ps(a); }
 /// a < b ? yes : no.
 inline F if_less(F a, F b, F yes, F no) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes); }
@@ -79,6 +80,40 @@ inline Codes bits_of(Codes x) {
   if constexpr (right > 0) x = _mm512_srli_epi16(x, right);
   if constexpr (right < 0) x = _mm512_slli_epi16(x, -right);
   return _mm512_and_si512(x, _mm512_set1_epi8(mask));
+}
+
+/// Code bytes as they are, in float lanes that only move them.
+inline F as_lanes(Codes x) { return _mm512_castsi512_ps(x); }
+
+/// Lane j of x[i] becomes lane i of x[j].
+inline void transpose(F (&x)[16]) {
+  F pairs[16], fours[16];
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) {
+    pairs[i] = _mm512_unpacklo_ps(x[i], x[i + 1]);
+    pairs[i + 1] = _mm512_unpackhi_ps(x[i], x[i + 1]);
+  }
+  // fours[4 q + c] has in its quarter l the lanes 4 l + c of x[4 q] … x[4 q + 3]
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 4) {
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; ++h) {
+      const __m512d a = _mm512_castps_pd(pairs[i + h]), b = _mm512_castps_pd(pairs[i + h + 2]);
+      fours[i + 2 * h] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+      fours[i + 2 * h + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+    }
+  }
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    const F even0 = _mm512_shuffle_f32x4(fours[c], fours[4 + c], 0x88);
+    const F odd0 = _mm512_shuffle_f32x4(fours[c], fours[4 + c], 0xdd);
+    const F even1 = _mm512_shuffle_f32x4(fours[8 + c], fours[12 + c], 0x88);
+    const F odd1 = _mm512_shuffle_f32x4(fours[8 + c], fours[12 + c], 0xdd);
+    x[c] = _mm512_shuffle_f32x4(even0, even1, 0x88);
+    x[4 + c] = _mm512_shuffle_f32x4(odd0, odd1, 0x88);
+    x[8 + c] = _mm512_shuffle_f32x4(even0, even1, 0xdd);
+    x[12 + c] = _mm512_shuffle_f32x4(odd0, odd1, 0xdd);
+  }
 }
 
 inline int32_t four(const int8_t* q) {

@@ -113,6 +113,9 @@ inline F max_of(const F& a, const F& b) {
 inline F min_of(const F& a, const F& b) {
   return each([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
 }
+inline F sqrt_of(const F& a) {
+  return each([&](int i) { return __builtin_sqrtf(a.v[i]); });
+}
 inline F abs_of(const F& a) {
   return each([&](int i) { return same_bits<float>(same_bits<uint32_t>(a.v[i]) & 0x7fffffff); });
 }
@@ -163,6 +166,18 @@ inline Codes bits_of(const Codes& x) {
   Codes y;
   for (int i = 0; i < 64; ++i) y.v[i] = uint8_t((right >= 0 ? x.v[i] >> (right & 7) : x.v[i] << (-right & 7)) & mask);
   return y;
+}
+
+/// Code bytes as they are, in float lanes that only move them.
+inline F as_lanes(const Codes& x) { return same_bits<F>(x); }
+
+/// Lane j of x[i] becomes lane i of x[j].
+inline void transpose(F (&x)[16]) {
+  F y[16];
+  for (int i = 0; i < 16; ++i) {
+    for (int j = 0; j < 16; ++j) __builtin_memcpy(&y[j].v[i], &x[i].v[j], sizeof(float));
+  }
+  for (int i = 0; i < 16; ++i) x[i] = y[i];
 }
 
 /// offset + Σ codes · q over `words` words of four, in every lane. Offset makes up for the codes' being unsigned.

@@ -31,7 +31,20 @@ struct FloatMatmul {
   bool accumulate;
 };
 
-/// The same for packed blocks. Activations come in tiles of quantized_rows rows; within a tile of r rows every plane
+/// dx[T, cols] (+)= dy · w for packed weights of any type, row groups `group_bytes` apart.
+struct GradientMatmul {
+  Type type;
+  int kind, offset;  // of blocks: QuantizedFormat::kind and offset
+  const uint8_t* w;
+  size_t group_bytes, scales_at;
+  const float* dy;  // tiles of float_rows rows, each [rows][rows of the tile]
+  float* dx;
+  int64_t rows, cols;
+  int T;
+  bool accumulate;
+};
+
+/// y (+)= x · wᵀ for packed blocks. Activations come in tiles of quantized_rows rows; within a tile of r rows every plane
 /// is [blocks of 32][r][…].
 struct QuantizedMatmul {
   int kind;          // QuantizedFormat::kind
@@ -85,6 +98,34 @@ struct PagedAttention {
   float scale;
 };
 
+/// Queries whose part of dk and dv is one chain: a multiple of every level's float_rows.
+inline constexpr int kGradientQueries = 48;
+/// The gradient of one sequence's causal attention at one key-value head and the `heads` query heads that read it;
+/// pointers at the sequence's first row, the head's (or the group's first head's) first value.
+struct CausalGradient {
+  float *dq, *dk, *dv;  // of the queries' rows
+  const float *dy, *q;  // [queries] rows
+  const float *k, *v;   // [keys] rows
+  int64_t q_stride, kv_stride;
+  int heads, D, queries, keys;
+  float scale;
+};
+
+/// What AdamW does with every value, its numbers rounded to float32.
+struct AdamwStep {
+  float gradient_scale;
+  float keep;                      // 1 - rate · weight decay
+  float new1, beta2, new2;         // 1 - beta1, beta2, 1 - beta2
+  float root_correction, epsilon;  // √(1 - beta2^step)
+  float minus_step_size;           // -rate / (1 - beta1^step)
+};
+
+/// Of a row of logits: the largest, and the sum of exp(logit - largest).
+struct SoftmaxSum {
+  float largest;
+  double sum;
+};
+
 struct Level {
   const char* name;
   int float_rows;      // rows of an activation tile in FloatMatmul
@@ -106,6 +147,20 @@ struct Level {
   void (*attend_dense)(const DenseAttention& a, int t0, int t1, float* scratch);
   /// Query vectors [m0, m1), at most float_rows. scratch: paged_scratch floats. `half`: the cache is F16.
   void (*attend_paged)(const PagedAttention& a, bool half, int m0, int m1, float* scratch);
+
+  /// Groups of 16 columns [g0, g1), g0 even, times tiles [i0, i1). scratch: float_scratch(groups, tiles) floats.
+  void (*matmul_dx)(const GradientMatmul& m, int64_t g0, int64_t g1, int i0, int i1, float* scratch);
+  /// Rows [r0, r1) of dw[rows, cols] += dyᵀ · x.
+  void (*matmul_dw)(float* dw, const float* dy, const float* x, int T, int64_t rows, int64_t cols, int64_t r0,
+                    int64_t r1);
+  void (*rms_norm_dx)(float* dx, const float* dy, const float* x, const float* weight, int C, float eps,
+                      bool accumulate);
+  void (*silu_mul_dx)(float* dgate, float* dup, const float* dy, const float* gate, const float* up, int64_t n);
+  /// scratch: gradient_scratch floats.
+  void (*attend_dx)(const CausalGradient& a, float* scratch);
+  /// p[n] = softmax(x) unless p is null; p may be x.
+  SoftmaxSum (*softmax)(float* p, const float* x, int64_t n);
+  void (*adamw)(float* w, float* first_moment, float* second_moment, const float* dw, int64_t n, const AdamwStep& a);
 };
 
 // static, so that no level's copy can be linked into another's code
@@ -121,6 +176,10 @@ static constexpr int64_t dense_scratch(int Tk, int D) {
 }
 static constexpr int64_t paged_scratch(int longest, int D) {
   return kMostTileRows * (score_stride(longest) + D + padded(D));
+}
+static constexpr int64_t gradient_scratch(int queries, int keys, int D) {
+  return 2 * padded(keys) * D + padded(D) * keys + kGradientQueries * (2 * score_stride(keys) + D + 3 * padded(D)) +
+         2 * queries * padded(D);
 }
 
 // One function a level that this build has; an AMX or a NEON level is one more file here, one more line in levels.cpp

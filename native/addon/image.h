@@ -1,0 +1,17 @@
+// The vectors of one picture as JavaScript holds them (NativeImage of lib/addon.ts).
+#pragma once
+
+#include <napi.h>
+
+#include "engine/prompt.h"
+
+namespace minigpt4::addon {
+
+struct EncodedImage {
+  Image image;
+  double milliseconds;  // that encoding took
+};
+
+Napi::Object make_image(Napi::Env env, EncodedImage image);
+
+}  // namespace minigpt4::addon

@@ -1,0 +1,49 @@
+// How products with weights are cut among threads, and the activations' tiles: shared by matmul and its gradient.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "core/thread_pool.h"
+
+namespace minigpt4::cpu {
+
+// Rows that are multiplied in one go: a multiple of every level's tile, so that sums and the activations of one chain
+// stay in a core's level 2 cache, and many enough that reading the weights once for them is cheap.
+inline constexpr int kRowsAtOnce = 264;
+
+/// How a product is cut: pieces of `groups` groups and `tiles` tiles.
+struct Cut {
+  int64_t groups, group_pieces;
+  int tiles, tile_pieces;
+  int64_t pieces() const { return group_pieces * tile_pieces; }
+};
+
+inline Cut cut_product(int64_t groups, int tiles, int64_t products_a_group, int threads) {
+  constexpr int64_t worth_a_piece = 1 << 17;  // multiply-adds, some microseconds
+  constexpr int64_t most_groups = 4;          // whose weights and sums share level 2 with the activations
+  const int64_t wanted = int64_t(threads) * 4;
+  const int64_t least = (worth_a_piece + products_a_group - 1) / products_a_group;
+  Cut cut{std::min(groups, std::max(least, std::clamp<int64_t>(groups / wanted, 1, most_groups))), 0, tiles, 1};
+  cut.group_pieces = (groups + cut.groups - 1) / cut.groups;
+  if (threads > 1 && cut.group_pieces < wanted && least <= 1 && tiles > 1) {  // few outputs, many rows
+    const int parts = int(std::min<int64_t>(tiles, (wanted + cut.group_pieces - 1) / cut.group_pieces));
+    cut.tiles = (tiles + parts - 1) / parts;
+    cut.tile_pieces = (tiles + cut.tiles - 1) / cut.tiles;
+  }
+  return cut;
+}
+
+/// body(g0, g1, i0, i1, thread) for every piece.
+template <class Body>
+void each_piece(ThreadPool& threads, const Cut& cut, int64_t groups, int tiles, Body&& body) {
+  threads.parallel_for(cut.pieces(), 1, [&](int64_t begin, int64_t end, int thread) {
+    for (int64_t piece = begin; piece < end; ++piece) {
+      const int64_t g = piece / cut.tile_pieces * cut.groups;
+      const int i = int(piece % cut.tile_pieces) * cut.tiles;
+      body(g, std::min(g + cut.groups, groups), i, std::min(i + cut.tiles, tiles), thread);
+    }
+  });
+}
+
+}  // namespace minigpt4::cpu
