@@ -1,6 +1,7 @@
 // Times the CPU's ops at the shapes that matter: ViT-g's products and attention, Vicuna 7B's products when it decodes
-// (T = 1, bound by reading weights) and when it reads a prompt, and packing at load. Medians of several runs; beside
-// the time the rate by the time that the threads were really on a core, which neighbours on the machine hardly change.
+// (T = 1, bound by reading weights) and when it reads a prompt, packing at load, and what training adds. Medians of
+// several runs; beside the time the rate by the time that the threads were really on a core, which neighbours on the
+// machine hardly change.
 //
 //   ops_bench [--level scalar|avx2|avx512] [--threads N] [--only WORDS]
 #include <algorithm>
@@ -88,6 +89,67 @@ class Bench {
          [&] { ops_->matmul(y, *matrix, x, nullptr, T, Accumulate::no); });
     ops_->release(x);
     ops_->release(y);
+  }
+
+  void matmul_dx(Type type, int T, int64_t rows, int64_t cols) {
+    const std::string title = std::string("matmul_dx ") + name(type) + " " + std::to_string(T) + " x " +
+                              std::to_string(rows) + " -> " + std::to_string(cols);
+    if (!wanted(title)) return;
+    const auto weights = bytes(size_t(rows) * row_bytes(type, uint64_t(cols)));
+    const auto matrix = ops_->matrix({type, rows, cols, weights.data()}, "bench");
+    float *dy = floats(size_t(T * rows)), *dx = floats(size_t(T * cols));
+    time(title, 2.0 * T * double(rows) * double(cols), double(matrix->bytes),
+         [&] { ops_->matmul_dx(dx, *matrix, dy, T, Accumulate::no); });
+    ops_->release(dy);
+    ops_->release(dx);
+  }
+
+  void matmul_dw(int T, int64_t rows, int64_t cols) {
+    const std::string title =
+        "matmul_dw " + std::to_string(T) + ", " + std::to_string(rows) + " x " + std::to_string(cols);
+    if (!wanted(title)) return;
+    float *dw = floats(size_t(rows * cols)), *dy = floats(size_t(T * rows)), *x = floats(size_t(T * cols));
+    time(title, 2.0 * T * double(rows) * double(cols), double(rows * cols) * 8,
+         [&] { ops_->matmul_dw(dw, dy, x, T, rows, cols); });
+    for (float* memory : {dw, dy, x}) ops_->release(memory);
+  }
+
+  /// `sequences` of `length` rows, all of them queries.
+  void attend_dx(int sequences, int length, int H, int kv_heads, int D) {
+    const std::string title = "attend_dx " + std::to_string(sequences) + " x " + std::to_string(length) + ", " +
+                              std::to_string(H) + "/" + std::to_string(kv_heads) + " x " + std::to_string(D);
+    if (!wanted(title)) return;
+    const size_t rows = size_t(sequences) * length, wide = rows * H * D, narrow = rows * kv_heads * D;
+    std::vector<int32_t> offsets;
+    for (int i = 0; i <= sequences; ++i) offsets.push_back(i * length);
+    float *q = floats(wide), *k = floats(narrow), *v = floats(narrow), *dy = floats(wide), *dq = floats(wide),
+          *dk = floats(narrow), *dv = floats(narrow);
+    Ops::AttentionGradient a;
+    a.q = q, a.k = k, a.v = v, a.dy = dy, a.dq = dq, a.dk = dk, a.dv = dv;
+    a.q_offsets = a.k_offsets = offsets.data();
+    a.sequences = sequences, a.H = H, a.kv_heads = kv_heads, a.D = D, a.scale = 1 / std::sqrt(float(D));
+    time(title, 5.0 * sequences * H * length * double(length) * D, 0, [&] { ops_->attend_dx(a); });
+    for (float* memory : {q, k, v, dy, dq, dk, dv}) ops_->release(memory);
+  }
+
+  void cross_entropy(int T, int V) {
+    const std::string title = "cross_entropy " + std::to_string(T) + " x " + std::to_string(V);
+    if (!wanted(title)) return;
+    float *logits = floats(size_t(T) * V), *dlogits = floats(size_t(T) * V), *loss = floats(T);
+    const std::vector<int32_t> targets(T, V / 2);
+    time(title, 0, double(T) * V * 8, [&] { ops_->cross_entropy(loss, dlogits, logits, targets.data(), T, V); });
+    for (float* memory : {logits, dlogits, loss}) ops_->release(memory);
+  }
+
+  void optimizer(int64_t n) {
+    float *w = floats(n), *m = floats(n), *v = floats(n), *dw = floats(n);
+    ops_->fill(v, 1, n);
+    const auto each = [&](const std::string& title, double bytes, const std::function<void()>& run) {
+      if (wanted(title)) time(title + " " + std::to_string(n), 0, bytes, run);
+    };
+    each("adamw", double(n) * 28, [&] { ops_->adamw(w, m, v, dw, n, {.rate = 1e-4}); });
+    each("squared_sum", double(n) * 4, [&] { ops_->squared_sum(dw, n); });
+    for (float* memory : {w, m, v, dw}) ops_->release(memory);
   }
 
   void pack(Type type, int64_t rows, int64_t cols) {
@@ -193,6 +255,18 @@ void run(const Settings& settings) {
   bench.attend_paged(256, 512, 32, 32, 128);
   bench.attend_paged(256, 512, 32, 4, 64);
   bench.rows();
+  for (Type type : {Type::F32, Type::F16, Type::Q4_0, Type::Q8_0, Type::Q4_K, Type::Q6_K}) {  // training, Vicuna 7B
+    bench.matmul(type, 512, 4096, 11008);
+    bench.matmul_dx(type, 512, 4096, 11008);
+    bench.matmul_dx(type, 512, 11008, 4096);
+  }
+  bench.matmul_dx(Type::Q4_0, 32, 32000, 4096);  // logits of a caption
+  bench.matmul_dw(512, 4096, 768);               // the projection
+  bench.attend_dx(4, 128, 32, 32, 128);
+  bench.attend_dx(1, 2048, 32, 32, 128);
+  bench.attend_dx(4, 128, 32, 4, 64);
+  bench.cross_entropy(64, 32000);
+  bench.optimizer(4096 * 768);
   for (Type type : {Type::Q4_0, Type::Q8_0, Type::Q4_K, Type::Q5_K, Type::Q6_K, Type::F16})
     bench.pack(type, 11008, 4096);
 }

@@ -95,6 +95,10 @@ packed('npm pack takes what runs, what builds, and nothing else', (stage) => {
     'dist/index.js',
     'dist/index.d.ts',
     'dist/cli/main.js',
+    'dist/train/watch/page/index.html',
+    'configs/sample.yaml',
+    'configs/prompts/alignment.txt',
+    'data/sample/00000.tar',
     'models/README.md',
     'models/example.jpg',
   ]) {

@@ -14,6 +14,10 @@ const commands: Record<string, () => Promise<{ register(program: Command): void 
   inspect: () => import('./inspect.js'),
   verify: () => import('./verify.js'),
   bench: () => import('./bench.js'),
+  train: () => import('./train.js'),
+  data: () => import('./data.js'),
+  export: () => import('./export.js'),
+  eval: () => import('./eval.js'),
 };
 
 const packageFile = join(fileURLToPath(import.meta.url), '../../../package.json');
@@ -22,7 +26,7 @@ const { version } = JSON.parse(readFileSync(packageFile, 'utf8')) as { version: 
 async function main(words: string[]): Promise<void> {
   endWhenReaderLeaves();
   const program = new Program('minigpt4')
-    .description('Chat about images with MiniGPT-4.')
+    .description('Chat about images with MiniGPT-4, and train it.')
     .version(version)
     .showHelpAfterError('(--help tells more)')
     .exitOverride();
@@ -35,6 +39,7 @@ Examples:
   $ minigpt4 describe photo.jpg
   $ minigpt4 describe --json --temperature 0 *.png
   $ minigpt4 chat --image photo.jpg
+  $ minigpt4 train configs/sample.yaml
   $ minigpt4 COMMAND --help
 
 Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted.`,

@@ -44,6 +44,8 @@ export interface Batch {
 
 /** Batches without end. The next ones are read and decoded while the model computes. */
 export interface Loader {
+  /** Pairs to train on of each data set that is a list; shards are not counted. */
+  readonly sizes?: Record<string, number>;
   /** Errors: ERR_FILE_FORMAT (no usable pair in a whole pass over a data set), what reading gives, ERR_CLOSED. */
   next(): Promise<Batch>;
   /** Where the data stands after the batches that next() has given out, as JSON; openLoader goes on from it with the same batches. */

@@ -143,8 +143,8 @@ class Ops {
   virtual void prepend_class(float* x, const float* patches, const float* class_token, const float* positions, int B,
                              int P, int C) = 0;
 
-  // ---- gradients: d… is the gradient with respect to …. Those of activations are assigned unless said otherwise, those
-  // of parameters are added to what is there.
+  // ---- gradients: d… is the gradient with respect to …. Those of activations are assigned unless said otherwise,
+  // those of parameters are added to what is there.
 
   /// dx[T, cols] (+)= dy[T, rows] · w with w's values dequantized: float32 products, added in one written order.
   virtual void matmul_dx(float* dx, const Matrix& w, const float* dy, int T, Accumulate accumulate) = 0;
@@ -163,8 +163,9 @@ class Ops {
   virtual void rope_dx(float* dx, const float* table, int T, int H, int D, int half) = 0;
   /// The gradient of causal attention over ragged sequences. Sequence b has the queries [q_offsets[b], q_offsets[b+1])
   /// of q[Tq, H, D] and the keys [k_offsets[b], k_offsets[b+1]) of k and v[Tk, kv_heads, D]; its queries stand at its
-  /// last positions, so of n keys and m queries query i sees the keys 0 … n - m + i. dq[Tq, H, D]; dk and dv[Tq,
-  /// kv_heads, D] are of the same last positions: what stands before them is not asked for. Offsets: the backend's memory.
+  /// last positions, so of n keys and m <= n queries query i sees the keys 0 … n - m + i. dq[Tq, H, D]; dk and dv[Tq,
+  /// kv_heads, D] are of the same last positions: what stands before them is not asked for. The gradients' memory is
+  /// none of the inputs'. Offsets: the backend's memory.
   struct AttentionGradient {
     float *dq = nullptr, *dk = nullptr, *dv = nullptr;
     const float *dy = nullptr, *q = nullptr, *k = nullptr, *v = nullptr;
@@ -173,8 +174,8 @@ class Ops {
     float scale = 1;
   };
   virtual void attend_dx(const AttentionGradient& a) = 0;
-  /// loss[t] = -log softmax(logits[t, :])[targets[t]], and dlogits[T, V] = softmax(logits) less 1 at the target (null: the
-  /// losses alone). dlogits may be logits. targets lie in [0, V): the caller has checked.
+  /// loss[t] = -log softmax(logits[t, :])[targets[t]], and dlogits[T, V] = softmax(logits) less 1 at the target (null:
+  /// the losses alone). dlogits may be logits. targets lie in [0, V): the caller has checked.
   virtual void cross_entropy(float* loss, float* dlogits, const float* logits, const int32_t* targets, int T,
                              int V) = 0;
 
@@ -194,7 +195,8 @@ class Ops {
   };
   virtual void adamw(float* w, float* first_moment, float* second_moment, const float* dw, int64_t n,
                      const Adamw& a) = 0;
-  /// New values[rows, cols] (the backend's memory) for a matrix of type F32 that matrix() made.
+  /// New values[rows, cols] (the backend's memory) for a matrix that matrix() made. Error ERR_ARGUMENT where it is not
+  /// of type F32.
   virtual void refill(Matrix& w, const float* values) = 0;
 };
 

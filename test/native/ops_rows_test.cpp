@@ -1,4 +1,5 @@
 // Norms, activation functions, rotary positions and the other ops that work row by row, against double precision.
+#include <algorithm>
 #include <cmath>
 
 #include "check.h"
@@ -139,7 +140,7 @@ TEST("ops: rotary positions") {
   near("rope", found, expected, allowed);
 }
 
-TEST("ops: gather_rows, add, copy") {
+TEST("ops: gather_rows, scatter_rows, fill, copy") {
   Ops& ops = cpu(cpu_levels().back(), 3);
   const int C = 77;
   const Floats x = normal(size_t(5) * C, 51), other = normal(size_t(100003), 52);
@@ -150,15 +151,21 @@ TEST("ops: gather_rows, add, copy") {
   CHECK_EQUAL(gathered[0], x[size_t(4) * C]);
   CHECK_EQUAL(gathered[size_t(2) * C - 1], x[size_t(C) - 1]);
   CHECK_EQUAL(gathered[size_t(3) * C - 1], x[size_t(5) * C - 1]);
-  const OnDevice<float> sum(ops, other), added(ops, other);
-  ops.add(sum, added, int64_t(other.size()));
-  Floats doubled = other;
-  for (float& value : doubled) value *= 2;
-  same_bits("add", sum.values(), doubled);
-  ops.copy(sum, added, 5 * sizeof(float));
-  const Floats copied = sum.values();
-  CHECK_EQUAL(copied[4], other[4]);
-  CHECK_EQUAL(copied[5], doubled[5]);
+  const OnDevice<int32_t> places(ops, std::vector<int32_t>{3, 0});
+  const OnDevice<float> scattered(ops, x);
+  ops.scatter_rows(scattered, y, places, 2, C);
+  Floats expected = x;
+  std::copy(gathered.begin(), gathered.begin() + C, expected.begin() + 3 * C);
+  std::copy(gathered.begin() + C, gathered.begin() + 2 * C, expected.begin());
+  same_bits("scatter_rows", scattered.values(), expected);
+  const OnDevice<float> filled(ops, other), source(ops, other);
+  ops.fill(filled, 2.5f, int64_t(other.size()) - 1);
+  expected.assign(other.size(), 2.5f);
+  expected.back() = other.back();
+  same_bits("fill", filled.values(), expected);
+  ops.copy(filled, source, 5 * sizeof(float));
+  std::copy(other.begin(), other.begin() + 5, expected.begin());
+  same_bits("copy", filled.values(), expected);
 }
 
 TEST("ops: patches and the class token") {

@@ -5,11 +5,11 @@
 
 namespace minigpt4::cpu::MINIGPT4_LEVEL {
 
-/// n rows of D values to groups of 16 columns [group][n][16], those beyond D zero; factor times them.
-inline void group_columns(const float* x, int64_t stride, int n, int D, F factor, float* to) {
+/// n rows of D values to groups of 16 columns [group][n][16], those beyond D zero.
+inline void group_columns(const float* x, int64_t stride, int n, int D, float* to) {
   for (int i = 0; i < n; ++i) {
     for (int64_t d = 0; d < padded(D); d += kLanes) {
-      store(to + (d / 16 * n + i) * 16 + d % 16, mul(load_part(x + i * stride + d, lanes_left(D, d)), factor));
+      store(to + (d / 16 * n + i) * 16 + d % 16, load_part(x + i * stride + d, lanes_left(D, d)));
     }
   }
 }
@@ -51,14 +51,14 @@ void attend_dx(const CausalGradient& a, float* scratch) {
   float* const out = take(kGradientQueries * width);            // [queries of the block][width]
   float* const dk = take(a.queries * width);
   float* const dv = take(a.queries * width);
-  const F one = set1(1.0f), scale = set1(a.scale);
+  const F scale = set1(a.scale);
 
   for (int64_t g = 0; g < key_groups; ++g) {
     const int n = a.keys - 16 * g < 16 ? int(a.keys - 16 * g) : 16;
     transpose_group(a.k + 16 * g * a.kv_stride, a.kv_stride, n, D, keys + g * 16 * D);
     transpose_group(a.v + 16 * g * a.kv_stride, a.kv_stride, n, D, values + g * 16 * D);
   }
-  group_columns(a.k, a.kv_stride, a.keys, D, one, key_columns);
+  group_columns(a.k, a.kv_stride, a.keys, D, key_columns);
   for (int64_t i = 0; i < a.queries * width; i += kLanes) {
     store(dk + i, zero());
     store(dv + i, zero());
@@ -75,8 +75,8 @@ void attend_dx(const CausalGradient& a, float* scratch) {
           store_part(queries + i * D + d, mul(load_part(a.q + first + i * a.q_stride + d, used), scale), used);
         });
       }
-      group_columns(queries, D, n, D, one, query_columns);
-      group_columns(dy, a.q_stride, n, D, one, dy_columns);
+      group_columns(queries, D, n, D, query_columns);
+      group_columns(dy, a.q_stride, n, D, dy_columns);
 
       for (int i = 0; i < n; i += kRows) {
         const int rows = n - i < kRows ? n - i : kRows;

@@ -74,8 +74,8 @@ inline void dequantize_rows(const uint8_t* group, const uint8_t* scales, float o
   }
 }
 
-/// What bring(row group, first column group, column groups, to) puts to to[g · 16 kChain + 16 row + column] is all that
-/// the types differ in.
+/// What the types differ in is bring(row group, to): sixteen rows of the piece's columns to
+/// to[(g - g0) · 16 kChain + 16 row + column].
 template <class Bring>
 inline void matmul_dx_of(const GradientMatmul& m, int64_t g0, int64_t g1, int i0, int i1, float* scratch,
                          const Bring& bring) {

@@ -44,8 +44,8 @@ struct GradientMatmul {
   bool accumulate;
 };
 
-/// y (+)= x · wᵀ for packed blocks. Activations come in tiles of quantized_rows rows; within a tile of r rows every plane
-/// is [blocks of 32][r][…].
+/// y (+)= x · wᵀ for packed blocks. Activations come in tiles of quantized_rows rows; within a tile of r rows every
+/// plane is [blocks of 32][r][…].
 struct QuantizedMatmul {
   int kind;          // QuantizedFormat::kind
   const uint8_t* w;  // groups, `group_bytes` apart: code planes, then scales at `scales_at`
