@@ -125,7 +125,8 @@ export class AlignRecord {
         throw writeFailure(this.path, error);
       }
     });
-    this.#writing = write.catch(() => {});
+    write.catch(() => {}); // its caller hears it
+    this.#writing = write; // and no line is written behind one that was cut off
     return write;
   }
 

@@ -5,15 +5,19 @@ export interface ProcessGroup {
   readonly rank: number;
   readonly size: number;
   /**
-   * The element-wise sums over all processes, the same bits on each: added in float64 in the order of ranks and rounded once. All processes
-   * must call it for the same lengths in the same order. Errors: ERR_COLLECTIVE (which rank failed), ERR_CLOSED.
+   * The element-wise sums over all processes, the same bits on each: added in float64 in the order of ranks and rounded
+   * once. All processes must call it for the same lengths in the same order. Errors: ERR_COLLECTIVE (which rank
+   * failed), ERR_CLOSED.
    */
   sum(values: Float32Array): Promise<Float32Array>;
   /** The same in float64, for counts and losses. */
   sumNumbers(values: number[]): Promise<number[]>;
   /** Rejects with ERR_COLLECTIVE as soon as another process is known to be gone; never resolves. */
   readonly failed: Promise<never>;
-  /** Tells the others that this process ends as planned, or why it gives up: then theirs fail with that. Waits a moment for their goodbyes. */
+  /**
+   * Tells the others that this process ends as planned, or why it gives up: then theirs fail with that. Waits a moment
+   * for their goodbyes.
+   */
   close(failure?: Error): Promise<void>;
 }
 

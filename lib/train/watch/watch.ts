@@ -3,11 +3,9 @@ import { stat } from 'node:fs/promises';
 import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { resolve } from 'node:path';
-import { createAdaptorServer } from '@hono/node-server';
 import { z } from 'zod';
 import { MiniGptError, toMiniGptError } from '../../errors.js';
 import { checkOptions, show } from '../../options.js';
-import { routes } from './routes.js';
 
 /** The port that is tried first when none is named. */
 export const WATCH_PORT = 6060;
@@ -57,6 +55,7 @@ export async function watch(folder: string, options?: WatchOptions): Promise<Wat
   const hosts = local
     ? new Set(['localhost', '127.0.0.1', '[::1]', host.includes(':') ? `[${host}]` : host])
     : undefined;
+  const [{ createAdaptorServer }, { routes }] = await Promise.all([import('@hono/node-server'), import('./routes.js')]);
   const server = createAdaptorServer({ fetch: routes(path, hosts, closing.signal).fetch }) as Server;
   try {
     await listen(server, port ?? WATCH_PORT, host);
