@@ -15,7 +15,8 @@ const allowed: Record<string, string[]> = {
   models: ['core', 'ops/ops.h', 'models'],
   engine: ['core', 'ops/ops.h', 'text', 'models', 'engine'],
   train: ['core', 'ops/ops.h', 'models', 'train'],
-  addon: ['core', 'ops/ops.h', 'text', 'image', 'models', 'engine', 'train', 'addon'],
+  collective: ['core', 'collective'],
+  addon: ['core', 'ops/ops.h', 'text', 'image', 'models', 'engine', 'train', 'collective', 'addon'],
 };
 
 /** Headers of Node's native interface: the addon's alone. */

@@ -9,7 +9,7 @@ namespace minigpt4::addon {
 
 /// Constructors by class; one set an environment, because the addon is loaded once a worker thread.
 struct AddonData {
-  Napi::FunctionReference model, image, sequence, gguf_writer, tokenizer;
+  Napi::FunctionReference model, image, sequence, trainer, gguf_writer, tokenizer, collective;
 };
 
 /// Makes an instance from native code. The payload reaches the constructor, which takes it; where the instance cannot be
@@ -29,8 +29,10 @@ std::unique_ptr<Payload> payload_of(const Napi::CallbackInfo& info) {
 }
 
 void define_model(Napi::Env env, Napi::Object exports, AddonData& data);
+void define_trainer(Napi::Env env, AddonData& data);
 void define_files(Napi::Env env, Napi::Object exports, AddonData& data);
 void define_text(Napi::Env env, Napi::Object exports, AddonData& data);
 void define_pictures(Napi::Env env, Napi::Object exports);
+void define_collective(Napi::Env env, Napi::Object exports, AddonData& data);
 
 }  // namespace minigpt4::addon

@@ -18,9 +18,11 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(data);  // owns it
   exports.Set("cpuLevels", Napi::Function::New(env, cpu_levels_of, "cpuLevels"));
   define_model(env, exports, *data);
+  define_trainer(env, *data);
   define_files(env, exports, *data);
   define_text(env, exports, *data);
   define_pictures(env, exports);
+  define_collective(env, exports, *data);
   return exports;
 }
 
