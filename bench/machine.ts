@@ -9,7 +9,7 @@ import { addon, packageRoot } from '../lib/addon.js';
 /** Shares of waiting above this mark a run as disturbed. */
 export const DISTURBED_SHARE = 0.05;
 
-/** Bytes of this process from /proc/self/status; undefined where there is none (other systems than Linux). */
+/** Bytes of a process from /proc/PID/status, of this one unless told otherwise; undefined where there is none (other systems than Linux). */
 export interface Memory {
   /** In memory now; of it, pages of files (mapped model files, shared and given back on need) and the process's own. */
   resident: number;
@@ -19,9 +19,9 @@ export interface Memory {
   peak: number;
 }
 
-export function memoryNow(): Memory | undefined {
+export function memoryNow(process: number | 'self' = 'self'): Memory | undefined {
   try {
-    const status = readFileSync('/proc/self/status', 'utf8');
+    const status = readFileSync(`/proc/${process}/status`, 'utf8');
     const of = (name: string) => Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(status)?.[1] ?? 0) * 1024;
     return { resident: of('VmRSS'), file: of('RssFile'), own: of('RssAnon'), peak: of('VmHWM') };
   } catch {
@@ -29,14 +29,14 @@ export function memoryNow(): Memory | undefined {
   }
 }
 
-/** Nanoseconds on a core and in wait for one, of each thread of this process; empty where the system does not tell. */
+/** Nanoseconds on a core and in wait for one, of each thread of a process, of this one unless told otherwise; empty where the system does not tell. */
 type Threads = Map<string, { on: number; waited: number }>;
 
-export function threadTimes(): Threads {
+export function threadTimes(process: number | 'self' = 'self'): Threads {
   const threads: Threads = new Map();
   try {
-    for (const id of readdirSync('/proc/self/task')) {
-      const [on, waited] = readFileSync(`/proc/self/task/${id}/schedstat`, 'utf8').split(' ').map(Number);
+    for (const id of readdirSync(`/proc/${process}/task`)) {
+      const [on, waited] = readFileSync(`/proc/${process}/task/${id}/schedstat`, 'utf8').split(' ').map(Number);
       threads.set(id, { on: on!, waited: waited! });
     }
   } catch {
@@ -45,7 +45,7 @@ export function threadTimes(): Threads {
   return threads;
 }
 
-/** What the threads of this process did since `before`. */
+/** What the threads of a process did in some time. */
 export interface ThreadUse {
   /** Milliseconds on a core, of all threads together. */
   coreMs: number;
@@ -53,11 +53,11 @@ export interface ThreadUse {
   waitedShare: number;
 }
 
-/** Undefined where the system does not tell. */
-export function threadUse(before: Threads): ThreadUse | undefined {
+/** What the threads did since `before`; undefined where the system does not tell. */
+export function threadUse(before: Threads, process: number | 'self' = 'self'): ThreadUse | undefined {
   let on = 0;
   let waited = 0;
-  for (const [id, now] of threadTimes()) {
+  for (const [id, now] of threadTimes(process)) {
     on += now.on - (before.get(id)?.on ?? 0);
     waited += now.waited - (before.get(id)?.waited ?? 0);
   }
@@ -98,17 +98,30 @@ function commit(): string {
   }
 }
 
+/** What a measured limit is: of several passes. */
+export interface Limit {
+  threads: number;
+  median: number;
+  best: number;
+}
+
 /** Builds bench/memory_bench.cpp into `folder` and gives a function that measures: GB/s read by that many threads together. */
-export function memoryBench(folder: string): (threads: number) => { threads: number; median: number; best: number } {
-  const program = join(folder, 'memory_bench');
+export function memoryBench(folder: string): (threads: number) => Limit {
+  return limitBench('memory_bench', folder);
+}
+
+/** The same for bench/compute_bench.cpp: TFLOP/s of float32 multiply-adds, each counted as two, by that many threads together. */
+export function computeBench(folder: string): (threads: number) => Limit {
+  return limitBench('compute_bench', folder);
+}
+
+function limitBench(name: string, folder: string): (threads: number) => Limit {
+  const program = join(folder, name);
   const native = platform() === 'darwin' && arch() === 'arm64' ? '-mcpu=native' : '-march=native';
-  const source = join(packageRoot, 'bench', 'memory_bench.cpp');
+  const source = join(packageRoot, 'bench', `${name}.cpp`);
   execFileSync(process.env['CXX'] ?? 'c++', ['-std=c++20', '-O3', native, '-pthread', source, '-o', program]);
   return (threads) => {
-    const { median, best } = JSON.parse(execFileSync(program, [String(threads)], { encoding: 'utf8' })) as {
-      median: number;
-      best: number;
-    };
+    const { median, best } = JSON.parse(execFileSync(program, [String(threads)], { encoding: 'utf8' })) as Limit;
     return { threads, median, best };
   };
 }

@@ -12,6 +12,8 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { addon, type NativeImage, type NativeModel, type NativePromptPart, type TypeName } from '../lib/addon.js';
 import { convert } from '../lib/convert.js';
+import { objectNames } from '../lib/eval/object-names.js';
+import { nameFinder } from '../lib/eval/scenes.js';
 import { generateGreedy } from '../lib/generate.js';
 import { readPicture } from '../lib/image.js';
 import { embeddedModelPath } from '../lib/model.js';
@@ -127,13 +129,14 @@ async function agreement(type: TypeName): Promise<{ converted: RecordedFile; sam
 /** How often the main object's name stands in the answer. */
 async function naming(path: string): Promise<Naming[]> {
   const model = await addon.loadModel({ model: path });
+  const find = nameFinder([...objectNames, ...[...scenes.values()].map(({ main }) => main)]);
   const byStyle = new Map<string, Naming>();
   for (const { file, prompt } of answers) {
     const scene = scenes.get(file)!;
     const { text } = await ask(model, await encode(model, file), prompt);
     const entry = byStyle.get(scene.style) ?? { style: scene.style, scenes: 0, named: 0 };
     ++entry.scenes;
-    if (text.toLowerCase().includes(scene.main.toLowerCase())) ++entry.named;
+    if (find(text).has(scene.main.toLowerCase())) ++entry.named;
     byStyle.set(scene.style, entry);
   }
   await model.close();

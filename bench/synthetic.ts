@@ -176,12 +176,17 @@ export async function writeLlm(size: string, type: TypeName, path: string): Prom
   await write(path, keys, tensors, () => true);
 }
 
-/** ViT-g/14 with the full Q-Former and a projection to a 7B model. */
-export async function writeVision(type: TypeName, path: string, to = 4096): Promise<void> {
+/** ViT-g/14 with the full Q-Former and a projection to a 7B model; `layers` leaves out what a measurement does not compute. */
+export async function writeVision(
+  type: TypeName,
+  path: string,
+  to = 4096,
+  layers = { vit: 39, qformer: 12 },
+): Promise<void> {
   const W = 1408,
     M = 6144,
     P = 257,
-    depth = 39,
+    depth = layers.vit,
     q = 768,
     F = 3072,
     Q = 32;
@@ -200,7 +205,7 @@ export async function writeVision(type: TypeName, path: string, to = 4096): Prom
     { key: 'minigpt4.image.std', type: 'array', elementType: 'f32', value: [0.26862954, 0.26130258, 0.27577711] },
     u32('minigpt4.qformer.embedding_length', q),
     u32('minigpt4.qformer.head_count', 12),
-    u32('minigpt4.qformer.block_count', 12),
+    u32('minigpt4.qformer.block_count', layers.qformer),
     u32('minigpt4.qformer.feed_forward_length', F),
     u32('minigpt4.qformer.query_count', Q),
     u32('minigpt4.qformer.cross_attention_every', 2),
@@ -236,7 +241,7 @@ export async function writeVision(type: TypeName, path: string, to = 4096): Prom
   norm('v.post_ln', W);
   floats('qf.query_tokens', Q, q);
   norm('qf.embd_norm', q);
-  for (let i = 0; i < 12; ++i) {
+  for (let i = 0; i < layers.qformer; ++i) {
     const b = `qf.blk.${i}.`;
     for (const kind of i % 2 === 0 ? ['attn', 'cross'] : ['attn']) {
       const from = kind === 'cross' ? W : q;

@@ -1,4 +1,5 @@
-// Groups whose processes are threads here: sums with the promised bits, ends of every kind, and a folder without the plug-in.
+// Groups whose processes are threads here: sums with the promised bits, ends of every kind, and a folder without the
+// plug-in.
 #include "collective/collective.h"
 
 #include <barrier>
