@@ -6,26 +6,15 @@ import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { addon } from '../lib/addon.js';
 import { MiniGptError } from '../lib/errors.js';
 import { Random } from '../lib/random.js';
 import { launch } from '../lib/train/launch.js';
 import { placeOf, threadsGiven } from '../lib/train/place.js';
 import { joinGroup } from '../lib/train/processes.js';
+import { missingGloo } from './gloo.js';
 import { rejects } from './rejects.js';
 
-/** Why sums cannot be tried here, or undefined. */
-function missing(): string | undefined {
-  try {
-    addon.openCollective({ rank: 0, size: 2, host: '127.0.0.1' }).close();
-    return undefined;
-  } catch (error) {
-    if (error instanceof MiniGptError && error.code === 'ERR_NO_BACKEND') return error.message;
-    throw error;
-  }
-}
-
-const reason = missing();
+const reason = missingGloo();
 if (reason !== undefined) console.log(`skipped: ${reason}`);
 const processes = suite('processes');
 const withGloo = reason === undefined ? processes : processes.skip;
