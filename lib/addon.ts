@@ -232,13 +232,16 @@ export interface NativeTrainerState {
 
 /** Trains the projection of a model that is loaded; computes on the model's own thread. Starts with the model's projection. */
 export interface NativeTrainer {
-  /** Adds the gradient of the loss sum to what is there: several calls are exactly one. After an error nothing has changed. */
+  /**
+   * Adds the gradient of the loss sum to what is there: several calls are exactly one. Errors: ERR_ARGUMENT (what does not fit the model, a
+   * sequence longer than maxRows or the context), ERR_ABORTED, ERR_OUT_OF_MEMORY; then nothing has changed.
+   */
   accumulate(samples: NativeTrainingSample[]): Promise<NativeBatchLoss>;
   /** The losses alone. */
   evaluate(samples: NativeTrainingSample[]): Promise<NativeBatchLoss>;
   /** Gradient sums since the last apply or discard, and the number of targets they are over. */
   gradient(): Promise<ProjectionValues & { targets: number }>;
-  /** Puts sums of several processes in their place. */
+  /** Puts sums of several processes in their place. Errors: ERR_SHAPE, ERR_ARGUMENT; then nothing has changed. */
   setGradient(gradient: ProjectionValues & { targets: number }): Promise<void>;
   discardGradient(): Promise<void>;
   /**

@@ -22,8 +22,9 @@ std::vector<float> to_features(const Napi::Value& value) {
 
 std::vector<TrainingSample> to_samples(const Napi::Value& value) {
   const Napi::Array array = to_array(value, "samples");
-  std::vector<TrainingSample> samples(array.Length());
-  for (uint32_t i = 0; i < array.Length(); ++i) {
+  const uint32_t count = array.Length();  // reading a sample may run JavaScript, which may change it
+  std::vector<TrainingSample> samples(count);
+  for (uint32_t i = 0; i < count; ++i) {
     const Napi::Object sample = to_object(array.Get(i), "sample");
     samples[i] = {to_ids(sample.Get("ids"), "ids"), to_ids(sample.Get("targets"), "targets"),
                   to_features(sample.Get("features"))};
@@ -80,11 +81,14 @@ struct TrainerPayload {
   std::shared_ptr<ModelState> state;
   std::weak_ptr<Trainer> trainer;  // housed by the engine, in whose memory it lives
   Napi::ObjectReference model;     // a model outlives its trainers
+  int64_t bytes;                   // that hang on it: the garbage collector should know
 };
 
 class NativeTrainer : public Napi::ObjectWrap<NativeTrainer> {
  public:
-  explicit NativeTrainer(const Napi::CallbackInfo& info) : ObjectWrap(info), p_(payload_of<TrainerPayload>(info)) {}
+  explicit NativeTrainer(const Napi::CallbackInfo& info) : ObjectWrap(info), p_(payload_of<TrainerPayload>(info)) {
+    Napi::MemoryManagement::AdjustExternalMemory(info.Env(), p_->bytes);
+  }
   ~NativeTrainer() override { shut(); }
   static Napi::Function define(Napi::Env env) {
     return DefineClass(
@@ -114,7 +118,8 @@ class NativeTrainer : public Napi::ObjectWrap<NativeTrainer> {
     ModelState* state = p_->state.get();  // outlives the engine
     const uint64_t number = state->begin(std::move(pending), env), call = ++calls_->newest;
     engine.compute(
-        [=, &engine, calls = calls_, weak = p_->trainer](MiniGpt4&) {
+        [work = std::move(work), into = std::move(into), state, number, call, &engine, calls = calls_,
+         weak = p_->trainer](MiniGpt4&) {
           const std::shared_ptr<Trainer> trainer = weak.lock();
           if (!trainer) fail(code::closed, "the trainer was closed");
           const Trainer::Stop stop = [&] { return engine.closing() || call <= calls->aborted; };
@@ -135,7 +140,7 @@ class NativeTrainer : public Napi::ObjectWrap<NativeTrainer> {
   Napi::Value run(Napi::Env env, Work work) {
     return run(
         env,
-        [work](Trainer& trainer, const Trainer::Stop&) {
+        [work = std::move(work)](Trainer& trainer, const Trainer::Stop&) {
           work(trainer);
           return true;
         },
@@ -179,8 +184,8 @@ class NativeTrainer : public Napi::ObjectWrap<NativeTrainer> {
   Napi::Value set_gradient(const Napi::CallbackInfo& info) {
     return guarded(info.Env(), [&] {
       const Napi::Object o = to_object(info[0], "gradient");
-      const GradientSum sum{to_projection(o), to_integer(o.Get("targets"), "targets", 0, kMostSteps)};
-      return run(info.Env(), [sum](Trainer& trainer) { trainer.set_gradient(sum); });
+      GradientSum sum{to_projection(o), to_integer(o.Get("targets"), "targets", 0, kMostSteps)};
+      return run(info.Env(), [sum = std::move(sum)](Trainer& trainer) { trainer.set_gradient(sum); });
     });
   }
 
@@ -223,9 +228,9 @@ class NativeTrainer : public Napi::ObjectWrap<NativeTrainer> {
     return guarded(info.Env(), [&] {
       const Napi::Object o = to_object(info[0], "state");
       const auto part = [&](const char* key) { return to_projection(to_object(o.Get(key), key)); };
-      const TrainerState s{to_integer(o.Get("step"), "step", 0, kMostSteps), part("values"), part("firstMoment"),
-                           part("secondMoment")};
-      return run(info.Env(), [s](Trainer& trainer) { trainer.restore(s); });
+      TrainerState s{to_integer(o.Get("step"), "step", 0, kMostSteps), part("values"), part("firstMoment"),
+                     part("secondMoment")};
+      return run(info.Env(), [s = std::move(s)](Trainer& trainer) { trainer.restore(s); });
     });
   }
 
@@ -258,9 +263,17 @@ class NativeTrainer : public Napi::ObjectWrap<NativeTrainer> {
           },
           [](const Error&) {});
     }
+    if (!closed_ && p_) Napi::MemoryManagement::AdjustExternalMemory(Env(), -p_->bytes);
     closed_ = true;
   }
 };
+
+/// Bytes in the backend's memory.
+int64_t held(MiniGpt4& model) {
+  int64_t bytes = 0;
+  for (const Holding& holding : model.ops().holdings()) bytes += int64_t(holding.bytes);
+  return bytes;
+}
 
 }  // namespace
 
@@ -274,7 +287,9 @@ Napi::Value open_trainer(const Napi::CallbackInfo& call, const std::shared_ptr<M
   const uint64_t number = state->begin(std::move(pending), env);
   engine.compute(
       [=, &engine, state = state.get()](MiniGpt4& loaded) {
+        const int64_t before = held(loaded);
         const auto trainer = std::make_shared<Trainer>(loaded, options);
+        const int64_t bytes = held(loaded) - before;
         engine.house(trainer);
         state->post([=, weak = std::weak_ptr<Trainer>(trainer)](Napi::Env e) {
           const ModelState::Pending* open = state->find(number);
@@ -282,7 +297,7 @@ Napi::Value open_trainer(const Napi::CallbackInfo& call, const std::shared_ptr<M
           const Napi::Object owner = open->keep.Value();
           state->resolve(number, [&]() -> Napi::Value {
             auto payload = std::make_unique<TrainerPayload>(
-                TrainerPayload{state->shared_from_this(), weak, Napi::Persistent(owner)});
+                TrainerPayload{state->shared_from_this(), weak, Napi::Persistent(owner), bytes});
             return make(e.GetInstanceData<AddonData>()->trainer, std::move(payload));
           });
         });

@@ -87,11 +87,11 @@ bool LlamaBackward::run(float* x, const LlamaRows& rows, std::vector<float>& los
     }
   }
   losses.assign(size_t(T), 0.0f);
-  losses_of(x, without, rows, losses, nullptr, {});
+  if (!losses_of(x, without, rows, losses, nullptr, {}, stop)) return false;
   const int R = int(picked.size());
   if (!dx || R == 0) return true;
   ops_.fill(dx, 0, int64_t(R) * C);
-  losses_of(x, with, rows, losses, dx, places);
+  if (!losses_of(x, with, rows, losses, dx, places, stop)) return false;
 
   ops_.upload(picked_, picked.data(), picked.size() * sizeof(int32_t));
   const Laid asked = lay(rows, true, max_pages);
@@ -103,13 +103,15 @@ bool LlamaBackward::run(float* x, const LlamaRows& rows, std::vector<float>& los
   return true;
 }
 
-/// Losses of rows of x; where dx is not null, their gradients at places[i] of dx.
-void LlamaBackward::losses_of(const float* x, const std::vector<int32_t>& rows, const LlamaRows& of,
-                              std::vector<float>& losses, float* dx, const std::vector<int32_t>& places) {
+/// Losses of rows of x; where dx is not null, their gradients at places[i] of dx. False: stopped early.
+bool LlamaBackward::losses_of(const float* x, const std::vector<int32_t>& rows, const LlamaRows& of,
+                              std::vector<float>& losses, float* dx, const std::vector<int32_t>& places,
+                              const Stop& stop) {
   const int C = c_.width;
   std::vector<int32_t> targets;
   std::vector<float> found;
   for (size_t at = 0; at < rows.size(); at += kLogitRows) {
+    if (stop && stop()) return false;
     const int n = int(std::min<size_t>(kLogitRows, rows.size() - at));
     targets.clear();
     for (int i = 0; i < n; ++i) targets.push_back(of.targets[size_t(rows[at + size_t(i)])]);
@@ -128,10 +130,12 @@ void LlamaBackward::losses_of(const float* x, const std::vector<int32_t>& rows, 
     ops_.upload(rows_, places.data() + at, size_t(n) * sizeof(int32_t));
     ops_.scatter_rows(dx, normed_, rows_, n, C);
   }
+  return true;
 }
 
 /// dx[R, C]: in, the gradient with respect to the layer's output; out, to its input. What the forward pass did is done
-/// again from the layer's input: keys and values of all rows, everything else of the asked ones.
+/// again from the layer's input: keys and values of all rows (the last layer's are still there), everything else of the
+/// asked ones.
 void LlamaBackward::layer_backward(int i, float* dx, const Laid& all, const Laid& asked) {
   const int T = all.batch.rows, R = asked.batch.rows, C = c_.width, D = c_.head_dim, half = c_.rope_dims / 2;
   const float scale = 1 / std::sqrt(float(D));
@@ -141,15 +145,17 @@ void LlamaBackward::layer_backward(int i, float* dx, const Laid& all, const Laid
   Llama& f = llama_;  // scratch of the forward pass
 
   // x = x + out(attention(rope(q), rope(k), v)), all of norm(x)
+  if (i + 1 < c_.depth) {
+    ops_.rms_norm(f.h_, input, l.attention_norm.weight.get(), T, C, c_.eps);
+    ops_.matmul(f.k_, *l.k.weight, f.h_, l.k.bias.get(), T, Accumulate::no);
+    ops_.matmul(f.v_, *l.v.weight, f.h_, l.v.bias.get(), T, Accumulate::no);
+    ops_.rope(f.k_, f.rotation_, T, c_.kv_heads, D, half);
+    ops_.kv_write(pages, f.k_, f.v_, all.batch);
+  }
   ops_.gather_rows(x_, input, picked_, R, C);
-  ops_.rms_norm(f.h_, input, l.attention_norm.weight.get(), T, C, c_.eps);
-  ops_.gather_rows(h_, f.h_, picked_, R, C);
+  ops_.rms_norm(h_, x_, l.attention_norm.weight.get(), R, C, c_.eps);
   ops_.matmul(f.q_, *l.q.weight, h_, l.q.bias.get(), R, Accumulate::no);
-  ops_.matmul(f.k_, *l.k.weight, f.h_, l.k.bias.get(), T, Accumulate::no);
-  ops_.matmul(f.v_, *l.v.weight, f.h_, l.v.bias.get(), T, Accumulate::no);
   ops_.rope(f.q_, rotation_, R, c_.heads, D, half);
-  ops_.rope(f.k_, f.rotation_, T, c_.kv_heads, D, half);
-  ops_.kv_write(pages, f.k_, f.v_, all.batch);
   ops_.attend_paged(f.attended_, f.q_, pages, asked.batch, c_.heads, scale);
   ops_.copy(middle_, x_, size_t(R) * size_t(C) * sizeof(float));
   ops_.matmul(middle_, *l.out.weight, f.attended_, l.out.bias.get(), R, Accumulate::yes);

@@ -60,8 +60,8 @@ class LlamaBackward {
   Buffer<float> dhidden_;           // [R, F]
 
   Laid lay(const LlamaRows& rows, bool from_first, int max_pages);
-  void losses_of(const float* x, const std::vector<int32_t>& rows, const LlamaRows& of, std::vector<float>& losses,
-                 float* dx, const std::vector<int32_t>& places);
+  bool losses_of(const float* x, const std::vector<int32_t>& rows, const LlamaRows& of, std::vector<float>& losses,
+                 float* dx, const std::vector<int32_t>& places, const Stop& stop);
   void layer_backward(int i, float* dx, const Laid& all, const Laid& asked);
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <optional>
 
 #include "core/error.h"
 #include "train/training_pass.h"
@@ -67,35 +68,40 @@ Trainer::Trainer(MiniGpt4& model, const TrainerOptions& options)
 }
 
 BatchLoss Trainer::accumulate(const std::vector<TrainingSample>& samples, const Stop& stop) {
-  // a later pass may fail when an earlier one has added its part
-  Parameters before(ops_, output_, input_);
-  copy(before, gradient_);
-  const int64_t targets = targets_;
+  // a pass adds its part with its last op; a later one may fail when an earlier one has done that
+  std::optional<Parameters> before;
+  const auto keep = [&] {
+    before.emplace(ops_, output_, input_);
+    copy(*before, gradient_);
+  };
   try {
-    return go(samples, true, stop);
+    BatchLoss loss = go(samples, true, stop, keep);
+    targets_ += loss.targets;
+    return loss;
   } catch (...) {
-    copy(gradient_, before);
-    targets_ = targets;
+    if (before) copy(gradient_, *before);
     throw;
   }
 }
 
 BatchLoss Trainer::evaluate(const std::vector<TrainingSample>& samples, const Stop& stop) {
-  return go(samples, false, stop);
+  return go(samples, false, stop, [] {});
 }
 
-BatchLoss Trainer::go(const std::vector<TrainingSample>& samples, bool gradients, const Stop& stop) {
+BatchLoss Trainer::go(const std::vector<TrainingSample>& samples, bool gradients, const Stop& stop,
+                      const std::function<void()>& before_several) {
   const SampleLimits limits{model_.llama().vocab, llama_.max_rows(), model_.llama().context, int(input_)};
   for (size_t i = 0; i < samples.size(); ++i) check_sample(samples[i], i, limits);
   BatchLoss loss;
   size_t begin = 0;
   const std::span all(samples);
-  for (const size_t end : cut_into_passes(all, llama_.max_rows(), llama_.max_pages())) {
+  const std::vector<size_t> ends = cut_into_passes(all, llama_.max_rows(), llama_.max_pages());
+  if (ends.size() > 1) before_several();
+  for (const size_t end : ends) {
     if (!pass(all.subspan(begin, end - begin), gradients, stop, loss))
       fail(code::aborted, "training was aborted in the middle of a batch");
     begin = end;
   }
-  if (gradients) targets_ += loss.targets;
   return loss;
 }
 

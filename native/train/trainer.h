@@ -45,14 +45,15 @@ class Trainer {
   /// Asked between layers; true ends a pass early with ERR_ABORTED, and what it had added is taken back.
   using Stop = std::function<bool()>;
   /// Adds the gradient of the samples' loss sum to what is there: several calls are exactly one with all samples. Errors:
-  /// ERR_ARGUMENT (ids, targets or features that do not fit, a sequence longer than the model's context),
+  /// ERR_ARGUMENT (ids, targets or features that do not fit, a sequence longer than max_rows or the model's context),
   /// ERR_ABORTED, ERR_OUT_OF_MEMORY; after an error everything is as it was before the call.
   BatchLoss accumulate(const std::vector<TrainingSample>& samples, const Stop& stop = {});
   /// The losses alone.
   BatchLoss evaluate(const std::vector<TrainingSample>& samples, const Stop& stop = {});
 
   GradientSum gradient();
-  /// Takes the place of what was accumulated: the sum over several processes.
+  /// Takes the place of what was accumulated: the sum over several processes. Errors: ERR_SHAPE, ERR_ARGUMENT (fewer than 0
+  /// targets); then nothing has changed.
   void set_gradient(const GradientSum& gradient);
   void discard_gradient();
 
@@ -66,7 +67,7 @@ class Trainer {
   Step apply(double rate, double max_norm = 0);
 
   TrainerState state();
-  /// Errors: ERR_SHAPE.
+  /// Errors: ERR_SHAPE, ERR_ARGUMENT (a step below 0); then nothing has changed.
   void restore(const TrainerState& state);
   /// A picture's vectors with the projection as it is now. features[rows, projection input]. Error: ERR_SHAPE.
   ImageTokens project(const std::vector<float>& features);
@@ -89,7 +90,8 @@ class Trainer {
   Buffer<float> tokens_;        // [n, output]: the pictures' vectors, then their gradients
   Buffer<int32_t> image_rows_;  // [n]
 
-  BatchLoss go(const std::vector<TrainingSample>& samples, bool gradients, const Stop& stop);
+  BatchLoss go(const std::vector<TrainingSample>& samples, bool gradients, const Stop& stop,
+               const std::function<void()>& before_several);
   bool pass(std::span<const TrainingSample> samples, bool gradients, const Stop& stop, BatchLoss& loss);
   ProjectionValues download(const Parameters& from);
   void upload(Parameters& to, const ProjectionValues& from);

@@ -301,14 +301,15 @@ TEST(
   }
 }
 
-TEST("language model backward: a stop ends it between two layers, on both ways") {
+TEST("language model backward: a stop ends it before any layer or loss, on both ways") {
   const auto ops = make_cpu_ops({});
   RandomModel m(*ops);
   const LlamaRows rows = three_sequences(m.random_numbers);
   const Values x = m.random(int64_t(rows.rows()) * kWidth, 0.8f, 0);
   LlamaBackward backward(m.ops, m.c, m.weights, 64);
   Buffer<float> memory(m.ops, int64_t(x.size())), gradient(m.ops, int64_t(x.size()));
-  for (int after = 0; after < 2 * kDepth; ++after) {
+  // the layers both ways, and the losses of rows before a picture and after it
+  for (int after = 0; after < 2 * kDepth + 2; ++after) {
     m.ops.upload(memory, x.data(), x.size() * sizeof(float));
     std::vector<float> losses;
     int asked = 0;
