@@ -8,11 +8,14 @@ import { parse } from 'yaml';
 import { MiniGptError } from '../lib/errors.js';
 import { writePth } from '../lib/formats/pth-writer.js';
 import { Random } from '../lib/random.js';
-import { readCheckpoint } from '../lib/train/checkpoint.js';
+import { readCheckpoint, writeCheckpoint } from '../lib/train/checkpoint.js';
 import type { TrainSections } from '../lib/train/config.js';
 import type { StepEvent, TrainEvent, ValidationEvent } from '../lib/train/events.js';
 import { gatherTexts } from '../lib/train/gather.js';
 import type { ProcessGroup } from '../lib/train/group.js';
+import { alone } from '../lib/train/group.js';
+import { TrainingLoop } from '../lib/train/loop.js';
+import { prepare } from '../lib/train/prepare.js';
 import { checkpointName, point } from '../lib/train/run-folder.js';
 import { train, type TrainOptions } from '../lib/train/train.js';
 import { minigpt4, script, type RunOptions } from './command.js';
@@ -189,7 +192,7 @@ test('a process that is killed at any moment is gone on with, with the same bits
     assert.ok(ended.code === 0 || ended.signal === 'SIGKILL', ended.stderr);
   }
   assert.equal(await stateOf(run, 5), await stateOf(folder, 5));
-  assert.not.ok(readdirSync(run).some((name) => name.includes('.part-') && name.includes('000005')));
+  assert.not.ok(readdirSync(run).some((name) => name.includes('.part-')));
 });
 
 test('an abort leaves a checkpoint of the last whole step', async () => {
@@ -414,7 +417,160 @@ test('what cannot be used is passed over, counted and named; ends that are cut a
   assert.match(message, /model\.max_txt_len: expected more than 2, the tokens of end_sym, found 2$/);
   // rows that the model does not take
   const narrow = await rejects('ERR_FILE_FORMAT', trained(sections({ run: { max_rows: 8 } })));
-  assert.match(narrow.message, /100 batches in a row have no pair that can be used/);
+  assert.match(
+    narrow.message,
+    /^100 batches in a row have no pair that can be used: 200 pairs were passed over, the first of them .*\(pairs\): \S/,
+  );
+});
+
+test('a run that fails tells first what it has passed over, and leaves its folder free', async () => {
+  const output = fresh();
+  const seen: TrainEvent[] = [];
+  const narrow = sections({ run: { max_rows: 8 } });
+  await rejects(
+    'ERR_FILE_FORMAT',
+    trained(narrow, { output }, (event) => seen.push(event)),
+  );
+  assert.equal([seen.length, new Set(seen.map(({ kind }) => kind))], [200, new Set(['skip'])]);
+  // nothing was learned that could be kept, and what was wrong can be put right
+  assert.equal(readdirSync(output), ['config.yaml']);
+  assert.is((await trained(sections(), { output })).steps.length, 5);
+});
+
+const looking = () =>
+  sections({
+    info: { holdout: 2 },
+    run: { iters_per_epoch: 4, valid_every: 2, checkpoint_every: 4, init_lr: 0.02, valid_answers: [at('0.png')] },
+  });
+
+/** A run that calls `on` each time it begins to validate or apply, with its turn from 1. */
+async function meddled(
+  config: TrainSections,
+  options: TrainOptions & { output: string },
+  name: 'validate' | 'apply',
+  on: (turn: number) => void,
+): Promise<TrainEvent[]> {
+  const all = { ...options, group: alone() };
+  const prepared = await prepare(config, all);
+  const { trainer } = prepared;
+  let turn = 0;
+  const meddling = new Proxy(trainer, {
+    get(_, key) {
+      const value = Reflect.get(trainer, key) as unknown;
+      if (typeof value !== 'function') return value;
+      const call = (...words: unknown[]) => (value as (...words: unknown[]) => unknown).apply(trainer, words);
+      if (key !== name) return call;
+      return (...words: unknown[]) => {
+        const result = call(...words);
+        on(++turn);
+        return result;
+      };
+    },
+  });
+  const { validation } = prepared;
+  if (name === 'validate') {
+    const loss = validation.loss.bind(validation);
+    validation.loss = async () => {
+      on(++turn);
+      return loss();
+    };
+  }
+  const events: TrainEvent[] = [];
+  const loop = new TrainingLoop({ ...prepared, trainer: meddling }, all);
+  for await (const event of loop.events()) events.push(event);
+  return events;
+}
+
+test('a run that is stopped while it validates, and goes on, ends as one that was not', async () => {
+  const expected = await trained(looking());
+  const told = (events: TrainEvent[]) => events.filter(({ kind }) => kind === 'validation');
+  const answers = (folder: string) => readFileSync(join(folder, 'answers.jsonl'), 'utf8');
+  assert.is(told(expected.events).length, 2);
+  for (const turn of [1, 2]) {
+    const output = fresh();
+    const controller = new AbortController();
+    const stop = (now: number) => {
+      if (now === turn) controller.abort();
+    };
+    await rejects('ERR_ABORTED', meddled(looking(), { output, signal: controller.signal }, 'validate', stop));
+    assert.is((await readCheckpoint(join(output, checkpointName(2 * turn)))).state.step, 2 * turn);
+    // as if it had been killed after its answers were written
+    writeFileSync(join(output, 'answers.jsonl'), `{"step":${2 * turn}}\n{"ste`, { flag: 'a' });
+    const { events } = await trained(looking(), { output, resume: output });
+    assert.equal(told(events), told(expected.events).slice(turn - 1));
+    assert.is(answers(output), answers(expected.folder));
+    assert.is(readFileSync(join(output, 'best'), 'utf8'), readFileSync(join(expected.folder, 'best'), 'utf8'));
+    const last = async (of: string) => (await readCheckpoint(join(of, checkpointName(4)))).state;
+    assert.equal(await last(output), await last(expected.folder));
+  }
+});
+
+test('an abort while a step is applied leaves weights and a step that belong together', async () => {
+  const { folder } = await whole();
+  const output = fresh();
+  const controller = new AbortController();
+  const config = sections({ run: { checkpoint_every: 99 } });
+  await rejects(
+    'ERR_ABORTED',
+    meddled(config, { output, signal: controller.signal }, 'apply', (turn) => {
+      if (turn === 3) controller.abort();
+    }),
+  );
+  const [name] = readdirSync(output).filter((each) => each.startsWith('checkpoint-'));
+  const { state } = await readCheckpoint(join(output, name!));
+  assert.is(name, checkpointName(state.step));
+  assert.ok(state.step === 2 || state.step === 3);
+  assert.equal(await stateOf(output, state.step), await stateOf(folder, state.step));
+  await trained(config, { output, resume: output });
+  assert.equal(await stateOf(output, 5), await stateOf(folder, 5));
+});
+
+test('a folder that a run is at work in is refused to another', async () => {
+  const output = fresh();
+  const first = train(sections(), { output });
+  await first.facts();
+  const { message } = await rejects('ERR_ARGUMENT', trained(sections(), { output }));
+  assert.match(message, /expected a folder that no other run works in, found one of this process$/);
+  await first.close();
+  assert.is((await trained(sections(), { output })).steps.length, 5);
+  assert.not.ok(existsSync(join(output, 'run.lock')));
+});
+
+test('going on with what is finished, gone or damaged says so', async () => {
+  const { folder } = await whole();
+  const copy = fresh();
+  for (const step of [4, 5]) cpSync(join(folder, checkpointName(step)), join(copy, checkpointName(step)));
+  const path = join(copy, checkpointName(5));
+  await point(copy, 'latest', 9);
+  const run = train(sections(), { output: copy, resume: copy });
+  const { notices } = await run.facts();
+  assert.equal(notices.length, 2);
+  assert.match(notices[0]!, /latest names checkpoint-000009\.safetensors, which is not there/);
+  assert.is(notices[1], `the run has all its 5 steps already; its last checkpoint is ${path}`);
+  const events: TrainEvent[] = [];
+  for await (const event of run) events.push(event);
+  assert.equal(events, [{ kind: 'checkpoint', step: 5, path }]);
+  const bytes = readFileSync(path);
+  bytes[bytes.length - 1]! ^= 1;
+  writeFileSync(path, bytes);
+  await point(copy, 'latest', 5);
+  const { message } = await rejects('ERR_FILE_FORMAT', trained(sections(), { output: copy, resume: copy }));
+  assert.ok(message.endsWith(`; the checkpoint before it is ${join(copy, checkpointName(4))}`), message);
+});
+
+test("the data's state is refused in words, with its checkpoint", async () => {
+  const { folder } = await whole();
+  const copy = fresh();
+  const path = join(copy, checkpointName(2));
+  const { trainer, state } = await readCheckpoint(join(folder, checkpointName(2)));
+  const loader = { ...(state.ranks[0]!.loader as object), random: [0, 0, 0, 0] };
+  await writeCheckpoint(path, trainer, { ...state, ranks: [{ ...state.ranks[0]!, loader }] });
+  const { message } = await rejects('ERR_ARGUMENT', trained(sections(), { output: copy, resume: copy }));
+  assert.is(
+    message,
+    `${path}: the data's state cannot be gone on from: random: ` +
+      'expected four whole numbers from 0 to 4294967295, not all 0, found [0,0,0,0]',
+  );
 });
 
 /** Two processes of a group in one, summing as they meet. */
@@ -534,6 +690,9 @@ test('the command prints steps, writes its files, and refuses what is wrong', as
       ['step', 5],
     ],
   );
+  const again = await command([file, '--output', output, '--resume']);
+  assert.is(again.stdout, `${join(output, checkpointName(5))}\n`, again.stderr);
+  assert.match(again.stderr, /the run has all its 5 steps already/);
   let interrupted = false;
   const stopped = await command([file, '--json', '--set', 'run.iters_per_epoch=5000'], {
     onOutput: (stdout, child) => {

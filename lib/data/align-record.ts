@@ -1,11 +1,12 @@
 // The record of how stage-2 data was made: one line of JSON for every step of every picture. A run goes on from it, whatever ended the
 // last one.
-import { mkdir, open, readFile, truncate, type FileHandle } from 'node:fs/promises';
+import { open, readFile, truncate, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MiniGptError } from '../errors.js';
+import { lockFolder } from '../formats/folder-lock.js';
 import { systemError } from '../formats/input-file.js';
+import { makeFolders } from '../formats/make-folders.js';
 import type { DropRule, Verdict } from './align-filters.js';
-import { lockFolder } from './align-lock.js';
 import { writeFailure } from './tar-writer.js';
 
 /** How descriptions are made; the first line of the record. A run that goes on must have the same. */
@@ -73,8 +74,8 @@ export class AlignRecord {
     let lines: string[];
     let unlock: () => Promise<void> = async () => {};
     try {
-      await mkdir(join(folder, 'image'), { recursive: true });
-      unlock = await lockFolder(folder);
+      await makeFolders(join(folder, 'image'));
+      unlock = await lockFolder(folder, 'record.lock');
       lines = await wholeLines(path);
       file = await open(path, 'a');
     } catch (error) {

@@ -1,7 +1,8 @@
 // Makes WebDataset shards from a list of pairs: `KEY.jpg` and `KEY.json` side by side, the same bytes from the same list every time.
-import { mkdir, realpath, rm } from 'node:fs/promises';
+import { realpath, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { MiniGptError, abortedError } from '../errors.js';
+import { makeFolders } from '../formats/make-folders.js';
 import { replaceFile } from '../formats/replaced-file.js';
 import { newManifest, readManifest, type BuildManifest } from './build-manifest.js';
 import { BuiltNames } from './build-names.js';
@@ -10,7 +11,7 @@ import { buildPair, type BuiltPair } from './build-pair.js';
 import { everyPair, findData, type DataPlace } from './every-pair.js';
 import { mapAhead } from './map-ahead.js';
 import { isUnusable } from './source.js';
-import { TarWriter, writeFailure } from './tar-writer.js';
+import { TarWriter } from './tar-writer.js';
 
 export type { BuildOptions, ResizeMode } from './build-options.js';
 
@@ -90,11 +91,7 @@ async function begin(options: BuildOptions, names: BuiltNames, place: DataPlace)
         (options.resume ? '' : ', --resume goes on with a run that was cut short'),
     );
   }
-  try {
-    await mkdir(names.folder, { recursive: true });
-  } catch (error) {
-    throw writeFailure(names.folder, error);
-  }
+  await makeFolders(names.folder);
   return anew;
 }
 

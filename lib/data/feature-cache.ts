@@ -9,9 +9,10 @@
 // no two write into one file. A key is written after its record, so what a crash cuts off is a record without a key or half a key, and is
 // left out; what a failing disk damages, the CRC tells. The folder may be removed at any time between runs.
 import { createHash } from 'node:crypto';
-import { mkdir, readdir } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MiniGptError, toMiniGptError } from '../errors.js';
+import { makeFolders } from '../formats/make-folders.js';
 import { SegmentWriter, readKeys, readRecord } from './feature-segment.js';
 import { toHalf } from './half.js';
 
@@ -61,7 +62,7 @@ export async function openFeatureCache(options: FeatureCacheOptions): Promise<Fe
     .digest();
   const home = join(folder, identity.toString('hex', 0, 8));
   try {
-    await mkdir(home, { recursive: true });
+    await makeFolders(home);
     const cache = new SegmentedCache(options, home, identity);
     await cache.readSegments();
     return cache;

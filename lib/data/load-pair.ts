@@ -1,7 +1,7 @@
 // From a reference to what the model reads: the picture's file hashed, decoded and cropped, or its features from the cache.
 import { createHash, webcrypto } from 'node:crypto';
 import { MiniGptError } from '../errors.js';
-import { readPicture } from '../image.js';
+import { readPicture, type PictureOptions } from '../image.js';
 import type { Random } from '../random.js';
 import { cut, drawCrop, type Rectangle } from './crop.js';
 import { wrongTurns } from './listed.js';
@@ -40,8 +40,8 @@ export async function loadPair(
   return { ...pair, key: keyOf(content, part), pixels: cut(whole, part) };
 }
 
-function pictureOptions({ maxPixels }: Pick<LoaderOptions, 'maxPixels'>): { maxPixels?: number } {
-  return maxPixels === undefined ? {} : { maxPixels };
+function pictureOptions({ maxPixels }: Pick<LoaderOptions, 'maxPixels'>): PictureOptions {
+  return { limitName: 'run.max_pixels', ...(maxPixels === undefined ? {} : { maxPixels }) };
 }
 
 async function sha256(bytes: Uint8Array): Promise<Uint8Array> {

@@ -1,5 +1,6 @@
 // Batches of training pairs without end, read and decoded while the model computes, in an order that depends on the seed and the data alone.
 import { z } from 'zod';
+import { faultIn, randomState } from '../checked-state.js';
 import { MiniGptError } from '../errors.js';
 import { Random } from '../random.js';
 import { mapOf } from './in-parallel.js';
@@ -15,15 +16,19 @@ const atOnce = 16;
 /** Decoded pixels that wait for the model, beyond which nothing more is read ahead. */
 const aheadBytes = 2 ** 30;
 
-const stateRules = z.object({
-  version: z.literal(1),
-  seed: z.int(),
-  rank: z.int(),
-  worldSize: z.int(),
-  mix: z.enum(['batch', 'sample']),
-  random: z.tuple([z.int(), z.int(), z.int(), z.int()]),
-  datasets: z.record(z.string(), z.unknown()),
-});
+const whole = z.int({ error: 'a whole number' });
+const stateRules = z.object(
+  {
+    version: z.literal(1, { error: 'version 1' }),
+    seed: whole,
+    rank: whole,
+    worldSize: whole,
+    mix: z.enum(['batch', 'sample'], { error: 'batch or sample' }),
+    random: randomState,
+    datasets: z.record(z.string(), z.unknown(), { error: 'an object with the state of each data set' }),
+  },
+  { error: "an object with the data's state" },
+);
 
 /**
  * Opens all data sets and begins to read. Each process opens its own loader, and keeps its own state.
@@ -90,7 +95,7 @@ function skippedBy(error: unknown, config: DatasetConfig, name: string): Skipped
 function checkState(options: LoaderOptions, state: unknown): State {
   const wrong = (what: string) => new MiniGptError('ERR_ARGUMENT', `the data's state cannot be gone on from: ${what}`);
   const parsed = stateRules.safeParse(state);
-  if (!parsed.success) throw wrong(z.prettifyError(parsed.error).split('\n')[0]!);
+  if (!parsed.success) throw wrong(faultIn(state, parsed.error));
   for (const key of ['seed', 'rank', 'worldSize', 'mix'] as const) {
     if (parsed.data[key] !== options[key])
       throw wrong(`expected ${key} ${options[key]} as in this run, found ${parsed.data[key]}`);

@@ -6,6 +6,11 @@ import { abortedError, MiniGptError } from '../errors.js';
 /** Bytes between two looks at the signal; also the most that one system call is asked for. */
 const PIECE = 8 << 20;
 let written = 0;
+/** What a file is called until it is complete. */
+const unfinished = /^(.+)\.part-\d+-\d+$/;
+
+/** The file that `name` was to become; undefined for the name of a whole file. What a process leaves that is killed has such names. */
+export const unfinishedOf = (name: string): string | undefined => unfinished.exec(name)?.[1];
 
 /**
  * Puts a file of these bytes at `path`, in the place of what was there. Errors: ERR_FILE_NOT_FOUND (no such folder, a folder in its place),
@@ -55,7 +60,8 @@ async function syncFolder(path: string): Promise<void> {
   }
 }
 
-function writeError(path: string, error: unknown): MiniGptError {
+/** What the system said when `path` was to be written, as an error of ours. */
+export function writeError(path: string, error: unknown): MiniGptError {
   if (error instanceof MiniGptError) return error;
   const { code, message } = error as NodeJS.ErrnoException;
   if (code === 'ENOENT' || code === 'ENOTDIR') {

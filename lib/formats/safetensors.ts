@@ -48,11 +48,11 @@ export async function openSafetensors(path: string): Promise<Checkpoint> {
 
 async function readHeader(file: InputFile): Promise<Checkpoint> {
   const fail = (why: string): never => {
-    throw new MiniGptError('ERR_FILE_FORMAT', `${file.path}: ${why}`);
+    throw new MiniGptError('ERR_FILE_FORMAT', `${file.path}${why.startsWith('is ') ? ' ' : ': '}${why}`);
   };
   if (file.size < 10) fail(`${file.size} bytes are too few for a safetensors file`);
   const length = Number((await file.read(0, 8)).readBigUInt64LE(0));
-  if (length > file.size - 8) fail(`the safetensors header is to have ${length} bytes, the file has ${file.size}`);
+  if (length > file.size - 8) fail(`is no safetensors file, or is cut off: its header is to have ${length} bytes, the file has ${file.size}`);
   if (length > LARGEST_HEADER) fail(`the safetensors header has ${length} bytes; expected at most ${LARGEST_HEADER}`);
   const text = await file.read(8, length);
   if (nesting(text) > DEEPEST_HEADER) fail('the safetensors header is nested too deeply');

@@ -3,6 +3,7 @@
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import type { NativeTrainerState, ProjectionValues } from '../addon.js';
+import { faultIn, randomState } from '../checked-state.js';
 import { MiniGptError } from '../errors.js';
 import { InputFile } from '../formats/input-file.js';
 import { writeSafetensors, type TensorValues } from '../formats/safetensors-writer.js';
@@ -33,6 +34,10 @@ export interface RunState {
   losses: number[];
   /** The best validation loss so far. */
   best?: number;
+  /** The step that had it. */
+  bestStep?: number;
+  /** The step whose validation was the last to be finished. */
+  validated?: number;
   /** Samples passed over, and answers whose end was cut off by max_txt_len, so far. */
   skipped: number;
   cut: number;
@@ -47,17 +52,28 @@ export interface TrainingCheckpoint {
   output: number;
 }
 
-const count = z.number().int().nonnegative();
-const stateRules = z.object({
-  step: count,
-  config: z.record(z.string(), z.unknown()),
-  models: z.array(z.object({ role: z.string(), file: z.string(), sha256: z.string() })),
-  ranks: z.array(z.object({ loader: z.unknown(), prompts: z.array(count).length(4) })).min(1),
-  losses: z.array(z.number()),
-  best: z.number().optional(),
-  skipped: count,
-  cut: count,
-});
+const count = z.int({ error: 'a whole number' }).nonnegative({ error: 'a whole number of 0 or more' });
+const text = z.string({ error: 'a text' });
+const number = z.number({ error: 'a number' });
+const list = { error: 'a list' };
+const object = { error: 'an object' };
+const stateRules = z.object(
+  {
+    step: count,
+    config: z.record(z.string(), z.unknown(), object),
+    models: z.array(z.object({ role: text, file: text, sha256: text }, object), list),
+    ranks: z
+      .array(z.object({ loader: z.unknown(), prompts: randomState }, object), list)
+      .min(1, { error: 'one process or more' }),
+    losses: z.array(number, list),
+    best: number.optional(),
+    bestStep: count.optional(),
+    validated: count.optional(),
+    skipped: count,
+    cut: count,
+  },
+  object,
+);
 
 const parts = [
   ['llama_proj', 'values'],
@@ -65,11 +81,11 @@ const parts = [
   ['second_moment', 'secondMoment'],
 ] as const;
 
-/** SHA-256 of the tensors' bytes in the order they are written. */
-function hashOf(tensors: readonly TensorValues[]): string {
+/** SHA-256 of the tensors' bytes in the order they are written, and of the state's text. */
+function hashOf(tensors: readonly TensorValues[], state: string): string {
   const hash = createHash('sha256');
   for (const { values } of tensors) hash.update(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
-  return hash.digest('hex');
+  return hash.update(state).digest('hex');
 }
 
 /**
@@ -83,11 +99,12 @@ export async function writeCheckpoint(path: string, trainer: NativeTrainerState,
     { name: `${name}.weight`, shape: [output, input], values: trainer[part].weight },
     { name: `${name}.bias`, shape: [output], values: trainer[part].bias },
   ]);
+  const text = JSON.stringify(state);
   await writeSafetensors(path, tensors, {
     format: checkpointFormat,
     version: String(version),
-    sha256: hashOf(tensors),
-    state: JSON.stringify(state),
+    sha256: hashOf(tensors, text),
+    state: text,
   });
 }
 
@@ -113,10 +130,7 @@ export async function readCheckpoint(path: string): Promise<TrainingCheckpoint> 
       fail(`the run's state in it is no JSON: ${(error as Error).message}`);
     }
     const parsed = stateRules.safeParse(json);
-    if (!parsed.success) {
-      const issue = parsed.error.issues[0]!;
-      return fail(`the run's state in it is wrong at ${issue.path.join('.')}: ${issue.message}`);
-    }
+    if (!parsed.success) return fail(`the run's state in it is wrong: ${faultIn(json, parsed.error)}`);
     const shape = file.tensors.get('llama_proj.weight')?.shape ?? [];
     const [output = 0, input = 0] = shape;
     if (shape.length !== 2 || output < 1 || input < 1)
@@ -128,16 +142,21 @@ export async function readCheckpoint(path: string): Promise<TrainingCheckpoint> 
       tensors.push(weight, bias);
       return { weight: weight.values, bias: bias.values };
     };
-    const { best, ...state } = parsed.data;
+    const { best, bestStep, validated, ...state } = parsed.data;
+    const known = {
+      ...(best === undefined ? {} : { best }),
+      ...(bestStep === undefined ? {} : { bestStep }),
+      ...(validated === undefined ? {} : { validated }),
+    };
     const trainer: NativeTrainerState = {
       step: state.step,
       values: await values(parts[0][0]),
       firstMoment: await values(parts[1][0]),
       secondMoment: await values(parts[2][0]),
     };
-    if (hashOf(tensors) !== metadata['sha256'])
-      fail('its numbers are damaged: their SHA-256 is another than the one noted when it was written');
-    return { path, state: { ...state, ...(best === undefined ? {} : { best }) }, trainer, input, output };
+    if (hashOf(tensors, metadata['state'] ?? '') !== metadata['sha256'])
+      fail('it is damaged: the SHA-256 of its numbers and its state is another than the one noted when it was written');
+    return { path, state: { ...state, ...known }, trainer, input, output };
   } finally {
     await file.close();
   }

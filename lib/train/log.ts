@@ -1,7 +1,7 @@
 // Everything a run writes about itself: lines or a bar where it was started, metrics.jsonl and TensorBoard's events in its folder.
-import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { toMiniGptError, type MiniGptError } from '../errors.js';
+import { makeFolders } from '../formats/make-folders.js';
 import type { RunFacts, TrainEvent } from './events.js';
 import { METRICS_FILE, openMetrics } from './metrics.js';
 import { openProgress } from './progress.js';
@@ -34,7 +34,7 @@ export async function openLog(facts: RunFacts, options: LogOptions): Promise<Run
     progress.note(`minigpt4: warning: ${what} cannot be written (${error.message}); the training goes on`);
   let step = facts.startStep;
   try {
-    await mkdir(folder, { recursive: true });
+    await makeFolders(folder);
     const metrics = await openMetrics(facts, folder, trouble(join(folder, METRICS_FILE)));
     const tensorboard = await openTensorboard(
       folder,

@@ -1,11 +1,10 @@
 // The steps of a run: batches, gradients, rates, and what is written and told between them.
-import { appendFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import type { NativeBatchLoss, NativeTrainingSample } from '../addon.js';
 import type { Batch } from '../data/pair.js';
 import { MiniGptError, abortedError, toMiniGptError } from '../errors.js';
-import { systemError } from '../formats/input-file.js';
 import { Random } from '../random.js';
+import { forgetAnswersAfter, noteAnswers } from './answers.js';
 import { writeCheckpoint, type RunState } from './checkpoint.js';
 import type { CheckpointEvent, SkipEvent, StepEvent, TrainEvent, ValidationEvent } from './events.js';
 import { gatherTexts } from './gather.js';
@@ -16,7 +15,7 @@ import { learningRate } from './schedule.js';
 
 /** Steps that the running loss is the mean of, and that the pace to the end is measured over. */
 const lately = 50;
-/** Batches in a row without a usable pair, after which the data are to blame. */
+/** Steps' batches in a row without a usable pair, after which the data are to blame. */
 const mostEmpty = 100;
 /** Pairs that an error names. */
 const namedPairs = 16;
@@ -45,8 +44,10 @@ export class TrainingLoop {
   readonly #state: RunState;
   readonly #prompts: Random;
   readonly #seconds: number[] = [];
-  /** Steps of the checkpoint that was written or read last. */
-  #saved: number | undefined;
+  /** Where the state as it is now lies on the disk; undefined after each change of it. */
+  #saved: string | undefined;
+  /** What the caller has not been told yet. */
+  #untold: TrainEvent[] = [];
 
   constructor(run: Prepared, options: { group: ProcessGroup; signal?: AbortSignal }) {
     this.#run = run;
@@ -70,7 +71,7 @@ export class TrainingLoop {
           cut: 0,
         };
     this.#prompts = Random.fromState(this.#state.ranks[rank]!.prompts);
-    this.#saved = checkpoint?.state.step;
+    this.#saved = checkpoint && resolve(checkpoint.path);
   }
 
   /** The run, told as it goes. Throws what train() names; whatever ends it, the model is closed at the end. */
@@ -78,19 +79,23 @@ export class TrainingLoop {
     const stopListening = this.#listen();
     let over = false;
     try {
-      if (this.#saved === undefined) this.#state.ranks = await this.#gatherPlaces();
+      if (!this.#run.checkpoint) this.#state.ranks = await this.#gatherPlaces();
       for (const skipped of this.#run.skipped) yield { kind: 'skip', step: this.#state.step, ...skipped };
       const { steps } = this.#run.facts;
+      yield* await this.#beforeSteps();
       while (this.#state.step < steps) {
-        const { events, leaving } = await this.#step();
-        yield* events;
-        yield* await this.#afterStep(leaving);
+        const leaving = await this.#step();
+        yield* this.#told();
+        await this.#afterStep(leaving);
+        yield* this.#told();
         if (leaving) throw abortedError(this.#signal);
       }
       over = true;
     } catch (error) {
       over = true;
       const failure = this.#ended.signal.aborted ? (this.#ended.signal.reason as MiniGptError) : toMiniGptError(error);
+      // a step that was stopped begins anew when the run goes on, and passes over the same pairs
+      yield* this.#told().filter(({ kind }) => kind !== 'skip' || failure.code !== 'ERR_ABORTED');
       const { event, told } = await this.#rescue(failure);
       if (event) yield event;
       throw told;
@@ -138,12 +143,38 @@ export class TrainingLoop {
     }
   }
 
-  /** One step of AdamW, on all processes alike. */
-  async #step(): Promise<{ events: TrainEvent[]; leaving: boolean }> {
+  #told(): TrainEvent[] {
+    return this.#untold.splice(0);
+  }
+
+  /** What is left to do of the checkpoint's own step: a run can be stopped between it and its validation. */
+  async #beforeSteps(): Promise<TrainEvent[]> {
+    const { checkpoint, facts } = this.#run;
+    const { step, validated, bestStep } = this.#state;
+    const unfinished = checkpoint !== undefined && step > 0 && this.#isValidated() && validated !== step;
+    const own = checkpoint && resolve(checkpoint.path) === join(facts.folder, checkpointName(step));
+    if (this.#group.rank === 0) {
+      await forgetAnswersAfter(facts.folder, unfinished ? step - 1 : step);
+      if (own && bestStep === step) await point(facts.folder, 'best', step);
+    }
+    if (unfinished) await this.#afterStep(false);
+    else if (checkpoint && step === facts.steps && this.#group.rank === 0)
+      return [{ kind: 'checkpoint', step, path: resolve(checkpoint.path) }];
+    return this.#told();
+  }
+
+  /** Whether a validation belongs to the step that was done last. */
+  #isValidated(): boolean {
+    const { step } = this.#state;
+    const { validation, config, facts } = this.#run;
+    return !validation.empty && (step % config.run.valid_every === 0 || step === facts.steps);
+  }
+
+  /** One step of AdamW, on all processes alike. Returns whether one of them wants to end. */
+  async #step(): Promise<boolean> {
     const { config, trainer, facts } = this.#run;
     const { run } = config;
     const state = this.#state;
-    const events: TrainEvent[] = [];
     const times = { waiting: 0, vision: 0 };
     const begun = performance.now();
     const names: string[] = [];
@@ -156,7 +187,7 @@ export class TrainingLoop {
       for (let part = 0; part < run.accum_grad_iters; part++) {
         const batch = await this.#timed(times, 'waiting', this.#run.loader.next());
         const { samples, names: batchNames, skipped, cut } = await this.#samples(batch, times);
-        for (const one of skipped) events.push({ kind: 'skip', step: state.step, ...one });
+        for (const one of skipped) this.#untold.push({ kind: 'skip', step: state.step, ...one });
         names.push(...batchNames);
         dataset = dataset === '' || dataset === batch.dataset ? batch.dataset : 'mixed';
         const loss = await this.#until(trainer.accumulate(samples));
@@ -173,18 +204,17 @@ export class TrainingLoop {
       places = await this.#gatherPlaces();
       skippedPairs += sums.skipped;
       if (sums.targets > 0) break;
-      if (empty >= mostEmpty)
-        throw new MiniGptError('ERR_FILE_FORMAT', `${mostEmpty} batches in a row have no pair that can be used`);
+      if (empty + 1 >= mostEmpty) throw this.#nothingUsable(mostEmpty * run.accum_grad_iters, skippedPairs);
     }
     if (this.#group.size > 1) await this.#sumGradient(sums.targets);
     // the rate of the step's last batch, as the original sets it before every batch
     const rate = learningRate(run, (state.step + 1) * run.accum_grad_iters - 1);
-    const { gradientNorm } = await this.#until(trainer.apply({ rate, maxNorm: run.max_grad_norm })).catch(
-      (error: unknown) => {
-        throw this.#named(error, names);
-      },
-    );
+    // waited for whatever else happens: it cannot be stopped, and a step that is done must be counted
+    const { gradientNorm } = await trainer.apply({ rate, maxNorm: run.max_grad_norm }).catch((error: unknown) => {
+      throw this.#named(error, names);
+    });
     // from here on the step is done: nothing between these lines can fail
+    this.#saved = undefined;
     state.step++;
     state.ranks = places;
     state.skipped += skippedPairs;
@@ -216,8 +246,17 @@ export class TrainingLoop {
       skipped: state.skipped,
       cut: state.cut,
     };
-    events.push(step);
-    return { events, leaving: sums.leaving > 0 };
+    this.#untold.push(step);
+    return sums.leaving > 0;
+  }
+
+  #nothingUsable(batches: number, pairs: number): MiniGptError {
+    const first = this.#untold.find((event) => event.kind === 'skip');
+    const why = first ? `, the first of them ${first.name} (${first.dataset}): ${first.reason}` : '';
+    return new MiniGptError(
+      'ERR_FILE_FORMAT',
+      `${batches} batches in a row have no pair that can be used: ${pairs} pairs were passed over${why}`,
+    );
   }
 
   /** What the model gets of a batch; pairs that it cannot take are passed over. */
@@ -304,51 +343,45 @@ export class TrainingLoop {
   }
 
   /** Validation and checkpoint where the step asks for them, and at the end. */
-  async #afterStep(leaving: boolean): Promise<TrainEvent[]> {
-    const { run } = this.#run.config;
+  async #afterStep(leaving: boolean): Promise<void> {
     const { step } = this.#state;
+    if (!leaving && this.#isValidated()) await this.#validate();
     const last = step === this.#run.facts.steps;
-    const events: TrainEvent[] = [];
-    let best = false;
-    if (!leaving && !this.#run.validation.empty && (step % run.valid_every === 0 || last)) {
-      const event = await this.#validate();
-      events.push(event);
-      best = event.best;
+    const best = this.#state.bestStep === step;
+    if (leaving || last || best || step % this.#run.config.run.checkpoint_every === 0) {
+      const event = await this.#save();
+      if (event) this.#untold.push(event);
     }
-    if (leaving || last || best || step % run.checkpoint_every === 0) {
-      const event = await this.#save(best);
-      if (event) events.push(event);
-    }
-    return events;
   }
 
-  async #validate(): Promise<ValidationEvent> {
+  async #validate(): Promise<void> {
     const { validation, facts } = this.#run;
     const { step } = this.#state;
     const loss = await this.#until(validation.loss());
     const best = loss !== undefined && loss < (this.#state.best ?? Infinity);
     const answers = await this.#until(validation.answers());
-    if (best) this.#state.best = loss;
-    if (this.#group.rank === 0) {
-      const path = join(facts.folder, 'answers.jsonl');
-      await appendFile(path, `${JSON.stringify({ step, loss, answers })}\n`).catch((error: unknown) => {
-        throw systemError(path, error);
-      });
-    }
-    return { kind: 'validation', step, ...(loss === undefined ? {} : { loss }), best, answers };
+    if (this.#group.rank === 0) await noteAnswers(facts.folder, { step, loss, answers });
+    this.#saved = undefined;
+    this.#state.validated = step;
+    if (best) Object.assign(this.#state, { best: loss, bestStep: step });
+    const event: ValidationEvent = { kind: 'validation', step, ...(loss === undefined ? {} : { loss }), best, answers };
+    this.#untold.push(event);
   }
 
   /** Writes the state after the last whole step, once; only the first process has a file. */
-  async #save(best = false): Promise<CheckpointEvent | undefined> {
+  async #save(): Promise<CheckpointEvent | undefined> {
     const { step } = this.#state;
-    if (this.#saved === step && !best) return undefined;
-    if (this.#group.rank !== 0) return undefined;
+    // before the first step nothing is learned that a checkpoint could keep
+    if (this.#saved !== undefined || step === 0 || this.#group.rank !== 0) return undefined;
     const { folder } = this.#run.facts;
     const path = join(folder, checkpointName(step));
-    await writeCheckpoint(path, await this.#run.trainer.state(), this.#state);
-    this.#saved = step;
+    const trained = await this.#run.trainer.state();
+    if (trained.step !== step)
+      throw new MiniGptError('ERR_INTERNAL', `the trainer stands at step ${trained.step}, the run at ${step}`);
+    await writeCheckpoint(path, trained, this.#state);
     await point(folder, 'latest', step);
-    if (best) await point(folder, 'best', step);
+    if (this.#state.bestStep === step) await point(folder, 'best', step);
+    this.#saved = path;
     await removeOld(folder, this.#run.config.run.keep, step);
     return { kind: 'checkpoint', step, path };
   }
@@ -360,8 +393,8 @@ export class TrainingLoop {
     const { step } = this.#state;
     try {
       const event = await this.#save();
-      const where = join(this.#run.facts.folder, checkpointName(step));
-      const state = told(`the state after step ${step} is in ${where}`);
+      if (this.#saved === undefined) return { told: failure };
+      const state = told(`the state after step ${step} is in ${this.#saved}`);
       return event ? { event, told: state } : { told: state };
     } catch (error) {
       const { message } = toMiniGptError(error);

@@ -6,7 +6,8 @@ import { openFeatureCache, type FeatureCache } from '../data/feature-cache.js';
 import { openLoader } from '../data/loader.js';
 import type { LoaderOptions } from '../data/options.js';
 import type { Loader, SkippedPair } from '../data/pair.js';
-import { MiniGptError, abortedError } from '../errors.js';
+import { MiniGptError, abortedError, toMiniGptError } from '../errors.js';
+import { makeFolders } from '../formats/make-folders.js';
 import { replaceFile } from '../formats/replaced-file.js';
 import { embeddedModelPath } from '../model.js';
 import { checkVariant } from '../prompt.js';
@@ -17,7 +18,7 @@ import { FeatureSource } from './features.js';
 import { gatherTexts } from './gather.js';
 import type { ProcessGroup } from './group.js';
 import { checkResume } from './resume.js';
-import { findCheckpoint, makeRunFolder, takeRunFolder } from './run-folder.js';
+import { checkpointBefore, findCheckpoint, holdRunFolder, makeRunFolder, refuseUsed } from './run-folder.js';
 import { checkWidths, firstState, freshProjection, hashModelFiles, projectionFrom } from './start.js';
 import type { TrainFacts, TrainOptions } from './train.js';
 import { Validation } from './validation.js';
@@ -50,7 +51,8 @@ export async function prepare(
 ): Promise<Prepared> {
   const { group, signal } = options;
   const config = await readConfig(source, options.set);
-  const checkpoint = await checkpointOf(config, options);
+  const notices: string[] = [];
+  const checkpoint = await checkpointOf(config, options, notices);
   const opened: { close(): unknown }[] = [];
   const close = async () => {
     for (const one of opened.splice(0).reverse()) await one.close();
@@ -65,9 +67,7 @@ export async function prepare(
     const [model, models] = await loadModel(config, files, context, opened);
     goOn();
     checkModel(config, model);
-    const notices = checkpoint
-      ? checkResume(checkpoint, config, models, group.size).map((change) => `changed since the checkpoint: ${change}`)
-      : [];
+    if (checkpoint) notices.push(...checkResume(checkpoint, config, models, group.size));
     if (config.ignored.length > 0)
       notices.unshift(`keys of the original without a meaning here: ${config.ignored.join(', ')}`);
     const { run } = config;
@@ -100,7 +100,9 @@ export async function prepare(
       ...(run.max_pixels === undefined ? {} : { maxPixels: run.max_pixels }),
       ...(checkpoint ? { state: checkpoint.state.ranks[group.rank]!.loader } : {}),
     };
-    const loader = await openLoader(data);
+    const loader = await openLoader(data).catch((error: unknown) => {
+      throw checkpoint ? ofCheckpoint(checkpoint, error) : error;
+    });
     opened.push(loader);
     goOn();
     const skipped: SkippedPair[] = [];
@@ -121,13 +123,16 @@ export async function prepare(
       (pair) => skipped.push(pair),
     );
     goOn();
-    const folder = await folderOf(config, options, checkpoint);
+    const folder = await folderOf(config, options, checkpoint, opened);
+    const steps = (run.max_epoch * run.iters_per_epoch) / run.accum_grad_iters;
+    if (checkpoint?.state.step === steps)
+      notices.push(`the run has all its ${steps} steps already; its last checkpoint is ${checkpoint.path}`);
     const facts: TrainFacts = {
       jobName: run.job_name,
       folder,
       device: model.info().device,
       model: files.model,
-      steps: (run.max_epoch * run.iters_per_epoch) / run.accum_grad_iters,
+      steps,
       startStep: checkpoint?.state.step ?? 0,
       datasets: config.datasets.map(({ name }) => ({ name })),
       config: config.resolved,
@@ -153,14 +158,30 @@ export async function prepare(
   }
 }
 
+/** Errors: those of findCheckpoint and readCheckpoint; of a damaged one with the one before it. */
 async function checkpointOf(
   { run }: TrainConfig,
   { resume, output }: TrainOptions,
+  notices: string[],
 ): Promise<TrainingCheckpoint | undefined> {
   if (resume === false) return undefined;
   const newest = resume === true || resume === 'latest';
-  const path = newest ? (output ?? run.output_dir) : (resume ?? run.resume_ckpt_path);
-  return path === undefined ? undefined : readCheckpoint(await findCheckpoint(path));
+  const named = newest ? (output ?? run.output_dir) : (resume ?? run.resume_ckpt_path);
+  if (named === undefined) return undefined;
+  const path = await findCheckpoint(named, (notice) => notices.push(notice));
+  return readCheckpoint(path).catch(async (error: unknown) => {
+    const { code, message } = toMiniGptError(error);
+    const before = code === 'ERR_FILE_FORMAT' ? await checkpointBefore(path) : undefined;
+    throw before === undefined
+      ? error
+      : new MiniGptError(code, `${message}; the checkpoint before it is ${before}`, { cause: error });
+  });
+}
+
+/** An error of opening the data where a checkpoint says they were left, with its name. */
+function ofCheckpoint({ path }: TrainingCheckpoint, error: unknown): unknown {
+  if (!(error instanceof MiniGptError) || error.code !== 'ERR_ARGUMENT') return error;
+  return new MiniGptError(error.code, `${path}: ${error.message}`, { cause: error });
 }
 
 interface ModelFiles {
@@ -276,13 +297,16 @@ async function folderOf(
   config: TrainConfig,
   { output, group }: TrainOptions & { group: ProcessGroup },
   checkpoint: TrainingCheckpoint | undefined,
+  opened: { close(): unknown }[],
 ): Promise<string> {
   let folder = '';
   if (group.rank === 0) {
     const given = output === undefined ? undefined : resolve(output);
     const before = checkpoint && dirname(resolve(checkpoint.path));
-    if (given !== undefined && given !== before) folder = await takeRunFolder(given);
-    else folder = before ?? (await makeRunFolder(config.run.output_dir, new Date()));
+    folder = given ?? before ?? (await makeRunFolder(config.run.output_dir, new Date()));
+    await makeFolders(folder);
+    opened.push({ close: await holdRunFolder(folder) });
+    if (folder === given && given !== before) await refuseUsed(folder);
     await replaceFile(join(folder, 'config.yaml'), [Buffer.from(stringify(config.resolved))]);
   }
   return (await gatherTexts(group, folder))[0]!;

@@ -24,7 +24,7 @@ const isFree = (key: string): boolean =>
 
 /**
  * Errors: ERR_ARGUMENT where going on could not give the same as not stopping: other model files, other data, another number of processes,
- * another feature type. Returns the other keys that have changed: they hold from here on, and the run is another one than without them.
+ * another feature type. Returns notices of the other keys that have changed: they hold from here on, and the run is another one than without them.
  */
 export function checkResume(
   checkpoint: TrainingCheckpoint,
@@ -54,7 +54,7 @@ export function checkResume(
     const [before, after] = [then.get(key), now.get(key)];
     if (JSON.stringify(before) === JSON.stringify(after) || isFree(key)) continue;
     if (isBinding(key)) fail(`its data was another: ${key} was ${show(before ?? null)}, is ${show(after ?? null)}`);
-    changed.push(`${key}: ${show(before ?? null)} is now ${show(after ?? null)}`);
+    changed.push(`changed since the checkpoint: ${key}: ${show(before ?? null)} is now ${show(after ?? null)}`);
   }
   const steps = (config.run.max_epoch * config.run.iters_per_epoch) / config.run.accum_grad_iters;
   if (state.step > steps) fail(`it has ${state.step} steps, the configuration has ${steps} in all`);

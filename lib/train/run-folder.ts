@@ -1,9 +1,13 @@
 // A run's folder: where its checkpoints lie, which is the latest and which the best, and which are removed in time.
+import type { Stats } from 'node:fs';
 import { mkdir, readFile, readdir, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { MiniGptError } from '../errors.js';
+import { lockFolder } from '../formats/folder-lock.js';
 import { systemError } from '../formats/input-file.js';
-import { replaceFile } from '../formats/replaced-file.js';
+import { folderError, makeFolders } from '../formats/make-folders.js';
+import { replaceFile, unfinishedOf } from '../formats/replaced-file.js';
+import { ANSWERS_FILE } from './answers.js';
 
 const pattern = /^checkpoint-(\d+)\.safetensors$/;
 
@@ -21,7 +25,7 @@ export function jobId(now: Date): string {
 
 /** Makes a folder for a new run below `output`; a second run of the same minute gets a number. Errors: ERR_FILE_READ. */
 export async function makeRunFolder(output: string, now: Date): Promise<string> {
-  await makeFolder(output);
+  await makeFolders(output);
   for (let turn = 1; ; turn++) {
     const folder = join(output, turn === 1 ? jobId(now) : `${jobId(now)}-${turn}`);
     try {
@@ -33,38 +37,45 @@ export async function makeRunFolder(output: string, now: Date): Promise<string> 
   }
 }
 
-/** A folder that the caller named: made where it is missing. Errors: ERR_ARGUMENT (another run's checkpoints are in it), ERR_FILE_READ. */
-export async function takeRunFolder(folder: string): Promise<string> {
-  await makeFolder(folder);
+/** A folder that a new run is to have. Errors: ERR_ARGUMENT (another run's checkpoints are in it), ERR_FILE_READ. */
+export async function refuseUsed(folder: string): Promise<void> {
   if ((await checkpointsIn(folder)).length > 0) {
     throw new MiniGptError(
       'ERR_ARGUMENT',
       `${folder} holds the checkpoints of another run; expected a folder without (resuming goes on with them)`,
     );
   }
-  return folder;
 }
 
-async function makeFolder(folder: string): Promise<void> {
+/** Files that a run writes aside before they get their name. */
+const isOwn = (name: string): boolean =>
+  pattern.test(name) || ['latest', 'best', 'config.yaml', ANSWERS_FILE].includes(name);
+
+/**
+ * Keeps others out of an existing folder until what it returns is called, and removes what a run that was killed there left unfinished.
+ * Errors: ERR_ARGUMENT (another run is at work there), ERR_FILE_READ.
+ */
+export async function holdRunFolder(folder: string): Promise<() => Promise<void>> {
+  const release = await lockFolder(folder, 'run.lock');
   try {
-    await mkdir(folder, { recursive: true });
+    for (const name of await namesIn(folder))
+      if (isOwn(unfinishedOf(name) ?? '')) await rm(join(folder, name), { force: true });
+    return release;
   } catch (error) {
-    throw folderError(folder, error);
+    await release();
+    throw systemError(folder, error);
   }
 }
 
-function folderError(folder: string, error: unknown): MiniGptError {
-  return new MiniGptError('ERR_FILE_READ', `the folder ${folder} cannot be made: ${(error as Error).message}`, {
-    cause: error,
+async function namesIn(folder: string): Promise<string[]> {
+  return readdir(folder).catch((error: unknown) => {
+    throw systemError(folder, error);
   });
 }
 
 /** Steps of the checkpoints in a folder, ascending. */
 export async function checkpointsIn(folder: string): Promise<number[]> {
-  const names = await readdir(folder).catch((error: unknown) => {
-    throw systemError(folder, error);
-  });
-  return names
+  return (await namesIn(folder))
     .flatMap((name) => pattern.exec(name)?.[1] ?? [])
     .map(Number)
     .sort((a, b) => a - b);
@@ -106,33 +117,68 @@ export async function removeOld(folder: string, keep: number, step: number): Pro
 
 /**
  * The checkpoint that a user means: the file itself; a run's folder, or its `latest` or `best`; or a folder of runs, whose newest counts
- * ('latest' after --resume). Errors: ERR_FILE_NOT_FOUND.
+ * ('latest' after --resume). `tell` hears where `latest` names a checkpoint that is gone, and the last one that is there is taken; without it
+ * that is an error. Errors: ERR_FILE_NOT_FOUND, ERR_FILE_FORMAT, ERR_FILE_READ.
  */
-export async function findCheckpoint(path: string): Promise<string> {
-  const found = await stat(path).catch((error: unknown) => {
+export async function findCheckpoint(path: string, tell?: (notice: string) => void): Promise<string> {
+  const found = await statOf(path);
+  if (!found.isDirectory()) {
+    const [folder, name] = [dirname(resolve(path)), basename(path)];
+    if (name === 'latest') return (await latestIn(folder, tell))?.path ?? path;
+    return name === 'best' ? ((await pointed(folder, name)) ?? path) : path;
+  }
+  const own = await latestIn(path, tell);
+  if (own) return own.path;
+  const entries = await readdir(path, { withFileTypes: true }).catch((error: unknown) => {
     throw systemError(path, error);
   });
-  if (!found.isDirectory()) {
-    const name = basename(path);
-    return name === 'latest' || name === 'best' ? ((await pointed(dirname(resolve(path)), name)) ?? path) : path;
-  }
-  const own = await latestIn(path);
-  if (own !== undefined) return own;
-  const runs = (await readdir(path, { withFileTypes: true })).filter((entry) => entry.isDirectory());
-  const newest: { path: string; at: number }[] = [];
-  for (const { name } of runs) {
-    const latest = await latestIn(join(path, name));
-    if (latest !== undefined) newest.push({ path: latest, at: (await stat(latest)).mtimeMs });
+  const newest: (Latest & { notices: string[] })[] = [];
+  for (const { name } of entries.filter((entry) => entry.isDirectory())) {
+    const notices: string[] = []; // those of other runs are nobody's concern here
+    const latest = await latestIn(join(path, name), tell && ((notice) => notices.push(notice)));
+    if (latest) newest.push({ ...latest, notices });
   }
   newest.sort((a, b) => b.at - a.at);
+  for (const notice of newest[0]?.notices ?? []) tell?.(notice);
   if (newest[0]) return newest[0].path;
   throw new MiniGptError('ERR_FILE_NOT_FOUND', `${path}: expected a checkpoint to go on from, found none in it`);
 }
 
-/** A run's last checkpoint; the one with the most steps where the run ended before `latest` was written. */
-async function latestIn(folder: string): Promise<string | undefined> {
-  const latest = await pointed(folder, 'latest');
-  if (latest !== undefined) return latest;
-  const step = (await checkpointsIn(folder)).at(-1);
+/** The last checkpoint before this one in its folder; undefined where there is none, or `path` is none of a run. */
+export async function checkpointBefore(path: string): Promise<string | undefined> {
+  const found = pattern.exec(basename(path))?.[1];
+  if (found === undefined) return undefined;
+  const folder = dirname(resolve(path));
+  const step = (await checkpointsIn(folder)).filter((each) => each < Number(found)).at(-1);
   return step === undefined ? undefined : join(folder, checkpointName(step));
+}
+
+/** A run's last checkpoint, and when it was written. */
+interface Latest {
+  path: string;
+  at: number;
+}
+
+/** The checkpoint with the most steps where the run ended before `latest` was written. */
+async function latestIn(folder: string, tell?: (notice: string) => void): Promise<Latest | undefined> {
+  const latest = await pointed(folder, 'latest');
+  const there = await checkpointsIn(folder);
+  if (latest !== undefined && there.map(checkpointName).includes(basename(latest))) return dated(latest);
+  const step = there.at(-1);
+  const last = step === undefined ? undefined : join(folder, checkpointName(step));
+  if (latest !== undefined) {
+    const gone = `${join(folder, 'latest')} names ${basename(latest)}, which is not there`;
+    if (last === undefined) throw new MiniGptError('ERR_FILE_NOT_FOUND', `${gone}, nor is any other checkpoint`);
+    if (!tell) throw new MiniGptError('ERR_FILE_NOT_FOUND', `${gone}; expected it, found ${last} as the last one`);
+    tell(`${gone}: ${basename(last)}, the last one that is, was taken`);
+  }
+  return last === undefined ? undefined : dated(last);
+}
+
+const dated = async (path: string): Promise<Latest> => ({ path, at: (await statOf(path)).mtimeMs });
+
+async function statOf(path: string): Promise<Stats> {
+  return stat(path).catch((error: unknown) => {
+    throw systemError(path, error);
+  });
 }
