@@ -43,6 +43,8 @@ export interface PictureOptions {
   maxPixels?: number;
   /** Bytes that a stream may give at most. Default: 256 MiB. */
   maxBytes?: number;
+  /** How the error of a picture that is too large calls maxPixels. Default: as options and the command line have it. */
+  limitName?: string;
   signal?: AbortSignal;
 }
 
@@ -82,7 +84,8 @@ export async function readPicture(picture: Picture, options: PictureOptions = {}
   const maxPixels = options.maxPixels ?? defaultMaxPixels;
   if (options.signal?.aborted) throw abortedError(options.signal);
   const name = pictureName(picture);
-  if (isRaw(picture)) return fromRaw(picture, maxPixels, options.signal);
+  const limit = { maxPixels, name: options.limitName ?? 'maxPixels (--max-pixels)' };
+  if (isRaw(picture)) return fromRaw(picture, limit, options.signal);
   const { default: sharp } = await import('sharp');
   const source =
     picture instanceof sharp
@@ -98,7 +101,7 @@ export async function readPicture(picture: Picture, options: PictureOptions = {}
   } catch (error) {
     throw imageError(name, error);
   }
-  checkSize(name, header.width, header.height, maxPixels);
+  checkSize(name, header.width, header.height, limit);
   if (options.signal?.aborted) throw abortedError(options.signal);
   try {
     const { data, info } = await sharp(source, {
@@ -134,7 +137,13 @@ function imageError(name: string, error: unknown): MiniGptError {
   return new MiniGptError('ERR_IMAGE', words, { cause: error });
 }
 
-function checkSize(name: string, width: number, height: number, maxPixels: number): void {
+interface Limit {
+  maxPixels: number;
+  /** What raises it. */
+  name: string;
+}
+
+function checkSize(name: string, width: number, height: number, { maxPixels, name: limit }: Limit): void {
   if (!(width >= 1 && height >= 1)) {
     throw new MiniGptError('ERR_IMAGE', `${name}: expected at least one pixel, found ${width} x ${height}`);
   }
@@ -143,7 +152,7 @@ function checkSize(name: string, width: number, height: number, maxPixels: numbe
     throw new MiniGptError(
       'ERR_IMAGE',
       `${name} is too large: expected at most ${million(maxPixels)} pixels, ` +
-        `found ${width} x ${height} (${million(width * height)}); maxPixels (--max-pixels) raises the limit`,
+        `found ${width} x ${height} (${million(width * height)}); ${limit} raises the limit`,
     );
   }
 }
@@ -155,11 +164,7 @@ function isRaw(picture: unknown): picture is RawPicture {
 }
 
 /** Raw pixels to RGB, alpha over white (the same rounding as sharp's flatten is not needed: nothing else decodes these). */
-async function fromRaw(
-  picture: RawPicture,
-  maxPixels: number,
-  signal: AbortSignal | undefined,
-): Promise<DecodedPicture> {
+async function fromRaw(picture: RawPicture, limit: Limit, signal: AbortSignal | undefined): Promise<DecodedPicture> {
   const { data, width, height, channels } = picture;
   const wrong = (expected: string, found: unknown) =>
     new MiniGptError('ERR_ARGUMENT', `raw pixels: expected ${expected}, found ${String(found)}`);
@@ -172,7 +177,7 @@ async function fromRaw(
   if (![1, 2, 3, 4].includes(channels)) throw wrong('1, 2, 3 or 4 channels', channels);
   if (!(data instanceof Uint8Array || data instanceof Uint8ClampedArray))
     throw wrong('data of type Uint8Array', typeof data);
-  checkSize('the raw picture', width, height, maxPixels);
+  checkSize('the raw picture', width, height, limit);
   const pixels = width * height;
   if (data.length !== pixels * channels) {
     throw wrong(

@@ -19,6 +19,7 @@ export { templateNames, type TemplateName } from './prompt.js';
 export { Run, type Answer } from './run.js';
 export type { CheckpointEvent, RunFacts, SkipEvent, StepEvent, TrainEvent, ValidationEvent } from './train/events.js';
 export type { ProcessGroup } from './train/group.js';
+export { openLog as openRunLog, type RunLog } from './train/log.js';
 export { joinGroup, type JoinOptions } from './train/processes.js';
 export { TrainRun, train, type TrainFacts, type TrainOptions } from './train/train.js';
 export type { TrainSections } from './train/config.js';

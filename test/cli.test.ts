@@ -1,10 +1,13 @@
 // The command line's grammar: help, exit codes, advice, and errors that machines can read. Hardly anything here loads a model.
-import { mkdtempSync, rmSync } from 'node:fs';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import sharp from 'sharp';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { minigpt4 } from './command.js';
+import { minigpt4, script } from './command.js';
 
 const cli = suite('cli');
 const folder = mkdtempSync(join(tmpdir(), 'minigpt4-cli-'));
@@ -84,6 +87,11 @@ const wrong: [string[], RegExp][] = [
   [['chat', '--max-pixels', '0'], /option --max-pixels: expected a whole number from 1, found 0/],
   [['bench', '--prompt', '1e9', '--repeat', '1'], /a --prompt and a --generate that fit the context of \d+ positions/],
   [['chat', 'a.jpg'], /too many arguments/],
+  [['train', 'a.yaml', '--watch', '65536'], /'--watch \[port\]' argument '65536' is invalid. Expected a port/],
+  [['train', 'a.yaml', '--watch', '--host', 'none.invalid'], /--host: expected a name or an address of this machine/],
+  [['train', 'a.yaml', '--host', '0.0.0.0'], /--host: expected --watch beside it/],
+  [['train', 'a.yaml', '--output', ''], /train: option --output: expected the path of a folder, found ""/],
+  [['export', 'a.pth', '--pth', 'b', '--gguf', './b'], /--gguf: expected another file than that of --pth, found .\/b/],
   [['bench', '--repeat', '0'], /option --repeat: expected a whole number from 1, found 0/],
   [['verify'], /missing required argument 'dir'/],
   [['verify', folder, '--type', 'q8-0'], /Expected one of f32, .*Did you mean q8_0\?/],
@@ -124,6 +132,72 @@ cli('a missing model and a directory without a fixture are failures, not wrong u
   const verify = await minigpt4(['verify', folder]);
   assert.is(verify.code, 1);
   assert.match(verify.stderr, /expected a language model .* found none/);
+});
+
+cli('a port that is taken ends a run before anything is loaded or made', async () => {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  const output = join(folder, 'run');
+  const { code, stderr } = await minigpt4(['train', 'none.yaml', '--watch', String(port), '--output', output]);
+  server.close();
+  assert.is(code, 1, stderr);
+  assert.match(stderr, /^minigpt4: --watch: expected a free port \(0: any\), found \d+ of 127\.0\.0\.1 taken/);
+  assert.not.ok(existsSync(output));
+});
+
+cli('pictures that are not there make no folder', async () => {
+  const out = join(folder, 'align');
+  const { code, stderr } = await minigpt4(['data', 'align', join(folder, 'nothing'), '--out', out]);
+  assert.is(code, 1, stderr);
+  assert.not.ok(existsSync(out));
+});
+
+/** Ends by the signals that its own text sends itself, or says so at its end. */
+const signalled = (text: string) =>
+  script(`
+    const { interruptSignal } = await import(lib + 'cli/terminal.ts');
+    const wait = (ms) => new Promise((done) => setTimeout(done, ms));
+    const signal = interruptSignal();
+    ${text}
+    await wait(300);
+    console.log('alive', signal.aborted);`);
+
+cli('one request to end may come twice', async () => {
+  const { code, stdout, stderr } = await signalled(`
+    process.kill(process.pid, 'SIGTERM'); await wait(50);
+    process.kill(process.pid, 'SIGTERM'); process.kill(process.pid, 'SIGHUP');`);
+  assert.is(code, 0, stderr);
+  assert.is(stdout, 'alive true\n');
+});
+
+cli('a second request of another kind ends the process', async () => {
+  const { signal, stdout } = await signalled(`
+    process.kill(process.pid, 'SIGINT'); await wait(700); process.kill(process.pid, 'SIGTERM');`);
+  assert.is(signal, 'SIGTERM');
+  assert.is(stdout, '');
+});
+
+cli('a run that fails says why once, in the words of a configuration', async () => {
+  const picture = sharp({ create: { width: 40, height: 40, channels: 3, background: '#0a0' } });
+  await picture.jpeg().toFile(join(folder, 'green.jpg'));
+  writeFileSync(join(folder, 'pairs.csv'), 'path,caption\ngreen.jpg,Green.\n');
+  const config = join(folder, 'fails.yaml');
+  writeFileSync(
+    config,
+    JSON.stringify({
+      datasets: { pairs: { batch_size: 1, build_info: { storage: join(folder, 'pairs.csv') } } },
+      run: {
+        ...{ init_lr: 0.001, min_lr: 0, max_epoch: 1, iters_per_epoch: 1, max_pixels: 100, num_workers: 0 },
+        ...{ lr_sched: 'linear_warmup_cosine_lr', output_dir: join(folder, 'fails') },
+      },
+    }),
+  );
+  const { code, stderr } = await minigpt4(['train', config]);
+  assert.is(code, 1, stderr);
+  assert.is(stderr.match(/is too large: .*run\.max_pixels raises the limit/g)?.length, 1, stderr);
+  assert.match(stderr, /^stopped: /m);
+  assert.not.match(stderr, /--max-pixels/);
 });
 
 cli.run();

@@ -7,6 +7,7 @@ import sharp from 'sharp';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { Digests } from '../lib/data/doctor-digests.js';
+import { reportText } from '../lib/data/doctor-report.js';
 import { Tally } from '../lib/data/doctor-tally.js';
 import { doctor, type DoctorReport } from '../lib/data/doctor.js';
 import { TarWriter } from '../lib/data/tar-writer.js';
@@ -226,6 +227,51 @@ tests('a tally has the percentiles of the sorted numbers, and bars that hold the
     values.length,
   );
   assert.is(new Tally().spread(), undefined);
+});
+
+tests('a list that is no UTF-8 text is refused, without its control characters', async () => {
+  const csv = join(folder, 'odd.csv');
+  const told = async (bytes: string | Buffer) => {
+    writeFileSync(csv, bytes);
+    return (await rejects('ERR_FILE_FORMAT', doctor({ path: csv }))).message;
+  };
+  assert.match(await told(Buffer.from('\ufeffpath,caption\n', 'utf16le')), /found UTF-16$/);
+  assert.match(await told('path,caption\na.jpg,\0'), /found no text \(a zero byte at 19\)$/);
+  const header = await told(`\u001b[2J${'x'.repeat(500)},b\n`);
+  assert.match(header, /found "\\u001b\[2jx+…", "b"/);
+  assert.ok(header.length < 400, header);
+  const { code, stderr } = await minigpt4(['data', 'doctor', join(folder, '\u001b[31mnone.csv')]);
+  assert.is(code, 1);
+  assert.not.match(stderr, /\u001b/);
+});
+
+tests('a Latin-1 list is a finding that training is hurt by', async () => {
+  const csv = join(folder, 'latin.csv');
+  writeFileSync(csv, Buffer.from('path,caption\npictures/0.jpg,A caf\xe9.\npictures/1.jpg,Plain.\n', 'latin1'));
+  const report = await doctor({ path: csv });
+  assert.is(report.usable, 1);
+  assert.equal(found(report)['broken-entry'], [1, 'line 2']);
+  assert.ok(report.findings.find(({ kind }) => kind === 'broken-entry')!.skipped);
+});
+
+tests('turns out of order are a finding of their own, and one of a kind is told as one', async () => {
+  const path = join(folder, 'turns.json');
+  writeFileSync(
+    path,
+    JSON.stringify([{ id: 'a', image: 'pictures/0.jpg', conversations: [{ from: 'human', value: 'What?' }] }]),
+  );
+  const report = await doctor({ path });
+  assert.equal(found(report), { 'turn-order': [1, 'a'] });
+  assert.match(report.findings[0]!.examples[0]!.reason, /in turn, found "human" and then the end at turn 1$/);
+  const text = reportText(report);
+  assert.match(text, /1 pair, 0 usable/);
+  assert.match(text, /^ {2}1 conversation whose/m);
+});
+
+tests('names are cut in the report', async () => {
+  const path = join(folder, 'names.jsonl');
+  writeFileSync(path, JSON.stringify({ path: 'n'.repeat(3000), caption: 'A caption.' }));
+  for (const line of reportText(await doctor({ path })).split('\n')) assert.ok(line.length < 260, line);
 });
 
 tests.run();

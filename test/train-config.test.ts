@@ -8,6 +8,7 @@ import { addon } from '../lib/addon.js';
 import { readConfig, type TrainConfig } from '../lib/train/config.js';
 import { ExampleMaker, type ExampleModel, type ExampleRules } from '../lib/train/examples.js';
 import { learningRate, type Schedule } from '../lib/train/schedule.js';
+import { train, type TrainOptions } from '../lib/train/train.js';
 import { root } from './checkout.js';
 import { fixture } from './models.js';
 import { rejects } from './rejects.js';
@@ -166,25 +167,29 @@ test('overrides are YAML values, and are told apart from the file where they are
   const config = await readConfig(file, ['run.max_epoch=1', 'model.end_sym="\\n"', 'run.resume_ckpt_path=/x/y']);
   assert.equal([config.run.max_epoch, config.model.end_sym, config.run.resume_ckpt_path], [1, '\n', '/x/y']);
   const wrong = await rejects('ERR_ARGUMENT', readConfig(file, ['run.max_epoch=one']));
-  assert.is(wrong.message, '--set run.max_epoch: expected a whole number from 1, found "one"');
+  assert.is(wrong.message, '--set run.max_epoch: expected a whole number from 1 to 2147483647, found "one"');
   assert.match((await rejects('ERR_ARGUMENT', readConfig(file, ['run.max_epoch']))).message, /expected key=value/);
 });
 
 /** A change of the file, the words at whose line it is found wrong, and what is said after that. */
 const wrong: [change: [string, string], at: string, message: string][] = [
   [['max_epoch: 5', 'maxepoch: 5'], 'maxepoch', 'run.maxepoch: is no known key; did you mean run.max_epoch?'],
-  [['max_epoch: 5', 'max_epoch: 5.5'], 'max_epoch', 'run.max_epoch: expected a whole number from 1, found 5.5'],
-  [['  max_epoch: 5\n', ''], 'run:', 'run.max_epoch: expected a whole number from 1, found nothing'],
+  [
+    ['max_epoch: 5', 'max_epoch: 5.5'],
+    'max_epoch',
+    'run.max_epoch: expected a whole number from 1 to 2147483647, found 5.5',
+  ],
+  [['  max_epoch: 5\n', ''], 'run:', 'run.max_epoch: expected a whole number from 1 to 2147483647, found nothing'],
   [['init_lr: 3e-5', 'init_lr: -1'], 'init_lr', 'run.init_lr: expected a number from 0, found -1'],
   [
     ['batch_size: 12', 'batch_size: 0'],
     'batch_size',
-    'datasets.cc_sbu_align.batch_size: expected a whole number from 1, found 0',
+    'datasets.cc_sbu_align.batch_size: expected a whole number from 1 to 2147483647, found 0',
   ],
   [
     ['    batch_size: 12\n', ''],
     'cc_sbu_align:',
-    'datasets.cc_sbu_align.batch_size: expected a whole number from 1, found nothing',
+    'datasets.cc_sbu_align.batch_size: expected a whole number from 1 to 2147483647, found nothing',
   ],
   [
     ['linear_warmup_cosine_lr', 'linear_warmup_cosin_lr'],
@@ -228,7 +233,7 @@ const wrong: [change: [string, string], at: string, message: string][] = [
     ['  cc_sbu_align:\n', '  cc_sbu_align: 7\n  other:\n'],
     'cc_sbu_align',
     'datasets.cc_sbu_align: expected a section with format, batch_size, sample_ratio, vis_processor, text_processor, ' +
-      'build_info, data_type, found 7',
+      'build_info, found 7',
   ],
 ];
 for (const [[from, to], at, message] of wrong) {
@@ -432,6 +437,73 @@ test('of a conversation every answer is learned, and no later question', () => {
     () => new ExampleMaker(model, { ...vicuna, endSymbol: '' }).example({ name: 'x/1', turns: [{ answer: '' }] }, 0),
     /x\/1: expected an answer with a token to learn/,
   );
+});
+
+const wrongOptions: [unknown, RegExp][] = [
+  [null, /^train\(\): expected an object of options, found null$/],
+  [{ sett: [] }, /unknown option sett; did you mean set\?/],
+  [{ set: 'run.seed=1' }, /option set: expected an array of texts.*, found "run.seed=1"/],
+  [{ set: [5] }, /option set: /],
+  [{ output: '' }, /option output: expected the path of a folder, found ""/],
+  [{ output: null }, /option output: .* found null/],
+  [{ resume: 5 }, /option resume: .* found 5/],
+  [{ resume: '' }, /option resume: /],
+  [{ signal: 5 }, /option signal: expected an AbortSignal, found 5/],
+  [{ group: null }, /option group: expected a group of processes, found null/],
+  [{ onWarning: 5 }, /option onWarning: /],
+];
+for (const [options, words] of wrongOptions) {
+  test(`train() refuses ${JSON.stringify(options)}, when asked for anything`, async () => {
+    const { message } = await rejects('ERR_ARGUMENT', train(file, options as TrainOptions).facts());
+    assert.match(message, words);
+    const run = train(file, options as TrainOptions);
+    const iterated = run[Symbol.asyncIterator]().next();
+    assert.match((await rejects('ERR_ARGUMENT', iterated)).message, words);
+  });
+}
+
+test('a configuration that is no plain data is refused', async () => {
+  const sections = (run: Record<string, unknown>) => ({ datasets: { a: {} }, run });
+  assert.match(
+    (await rejects('ERR_ARGUMENT', readConfig(sections({ seed: () => 1 })))).message,
+    /^the configuration: expected plain values/,
+  );
+  const { message } = await rejects(
+    'ERR_ARGUMENT',
+    readConfig({ datasets: { list: { batch_size: 5n, build_info: { storage: 'a.csv' } } }, run: {} }),
+  );
+  assert.match(message, /batch_size: expected a whole number from 1 to 2147483647, found 5n$/);
+});
+
+test('what objects inherit from is no key', async () => {
+  for (const key of ['__proto__.x', 'run.__proto__.x', 'datasets.__proto__.x', '__proto__']) {
+    const { message } = await rejects('ERR_ARGUMENT', readConfig(file, [`${key}=5`]));
+    assert.match(message, /__proto__: is no known key/);
+  }
+  assert.is(({} as Record<string, unknown>)['x'], undefined);
+});
+
+test('an unknown key far from all others is told those that do something', async () => {
+  const { message } = await rejects('ERR_ARGUMENT', readConfig(file, ['run.qqqqqqqqqqqqqqqqq=5']));
+  assert.match(message, /is no known key; expected one of .*max_epoch/);
+  assert.not.match(message, /wandb_log|dist_url/);
+});
+
+test('a configuration without data sets is told that first', async () => {
+  const empty = join(folder, 'empty.yaml');
+  for (const words of ['run: {}\n', 'model: {}\n', 'datasets: {}\n', 'datasets:\nrun: {}\n']) {
+    writeFileSync(empty, words);
+    const { message } = await rejects('ERR_ARGUMENT', readConfig(empty));
+    assert.match(message, /datasets: expected at least one data set, found none$/, words);
+  }
+  writeFileSync(empty, 'dataset: {}\nrun: {}\n');
+  assert.match((await rejects('ERR_ARGUMENT', readConfig(empty))).message, /did you mean datasets\?/);
+});
+
+test('two documents in one file are told', async () => {
+  const two = join(folder, 'two.yaml');
+  writeFileSync(two, `${original}---\n${original}`);
+  assert.match((await rejects('ERR_ARGUMENT', readConfig(two))).message, /expected one YAML document, found .* second/);
 });
 
 test.run();

@@ -1,7 +1,7 @@
 // The command that judges the model judges rightly: the fixtures pass at every type, and a changed expectation fails.
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import {
@@ -37,6 +37,24 @@ suiteOf('measures errors', () => {
   assert.ok(result('x', 'relative', 9, undefined).pass, 'information always does');
 });
 
+// the rows of its language model are whole blocks, so that nothing is left wider than asked
+for (const name of ['', '../tiny-gqa/'])
+  for (const [type, limit] of [
+    ['q8_0', 0.01],
+    ['q4_0', 0.05],
+  ] as const) {
+    suiteOf(`gradients through ${type} weights point the float32 way, ${basename(fixture(name))}`, async () => {
+      const stages = await verify(fixture(name), { type });
+      for (const stage of ['stage1', 'stage2']) {
+        const judged = stages.find((one) => one.stage === `${stage}.grad (direction)`)!;
+        assert.is(judged.allowed, limit);
+        assert.ok(judged.pass, `${stage}: 1 - cosine is ${judged.error}`);
+        // weights that were left in float32 would show no difference
+        assert.ok(judged.error > 1e-6, `${stage}: 1 - cosine is only ${judged.error}`);
+      }
+    });
+  }
+
 for (const type of ['f32', 'f16', 'q8_0'] as const) {
   suiteOf(`every stage passes with ${type}`, async () => {
     const stages = await verify(fixture(), { type });
@@ -57,6 +75,10 @@ for (const type of ['f32', 'f16', 'q8_0'] as const) {
       'chat.logits',
       'template vicuna0',
       'greedy ids',
+      'stage1.losses',
+      'stage1.after6.llama_proj.weight',
+      'stage2.losses',
+      'stage2.after6.llama_proj.weight',
     ]) {
       assert.ok(names.includes(name), `${name} was judged; found ${names.join(', ')}`);
     }

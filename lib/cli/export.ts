@@ -1,4 +1,6 @@
 // `minigpt4 export CHECKPOINT`: the trained projection as a file for the original, for --projection, or as safetensors.
+import { realpath } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { MiniGptError } from '../errors.js';
 import { errorObject, exitCodes, jsonLine } from './program.js';
@@ -43,6 +45,7 @@ async function run(checkpoint: string, flags: Flags): Promise<void> {
   });
   if (wanted.length === 0)
     throw new MiniGptError('ERR_ARGUMENT', 'export: expected --pth, --gguf or --safetensors with the file to write');
+  await checkDistinct(wanted);
   const signal = interruptSignal();
   try {
     for (const { format, out } of wanted) {
@@ -62,5 +65,23 @@ async function run(checkpoint: string, flags: Flags): Promise<void> {
     process.exitCode = exitCodes.interrupted;
     if (flags.json) process.stdout.write(jsonLine(errorObject(error)));
     else say('minigpt4: interrupted; the file in work was not written');
+  }
+}
+
+/** Error: ERR_ARGUMENT (two formats are to be one file). */
+async function checkDistinct(wanted: readonly { format: string; out: string }[]): Promise<void> {
+  const formats = new Map<string, string>();
+  for (const { format, out } of wanted) {
+    const path = resolve(out);
+    // a folder that is not there is told when the file is written
+    const folder = await realpath(dirname(path)).catch(() => dirname(path));
+    const place = join(folder, basename(path));
+    const other = formats.get(place);
+    if (other !== undefined)
+      throw new MiniGptError(
+        'ERR_ARGUMENT',
+        `--${format}: expected another file than that of --${other}, found ${out}`,
+      );
+    formats.set(place, format);
   }
 }

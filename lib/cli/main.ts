@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { CommanderError, type Command } from 'commander';
-import { Program, errorObject, exitCodeOf, jsonLine } from './program.js';
+import { Program, errorObject, exitCodeOf, isTold, jsonLine } from './program.js';
 import { endWhenReaderLeaves, say } from './terminal.js';
 
 const commands: Record<string, () => Promise<{ register(program: Command): void }>> = {
@@ -52,7 +52,7 @@ Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted.`,
     process.exitCode = code;
     if (code === 0) return;
     if (words.includes('--json')) process.stdout.write(jsonLine(errorObject(error)));
-    else if (!(error instanceof CommanderError)) say(`minigpt4: ${errorObject(error).error.message}`); // commander has told already
+    else if (!(error instanceof CommanderError) && !isTold(error)) say(`minigpt4: ${errorObject(error).error.message}`); // commander has told already
     if (process.env['MINIGPT4_DEBUG'] && error instanceof Error) say(error.stack ?? '');
   }
 }

@@ -140,6 +140,16 @@ export function jsonLine(value: unknown): string {
   return `${JSON.stringify(value, (_, part: unknown) => (typeof part === 'bigint' ? String(part) : part))}\n`;
 }
 
+const told = new WeakSet<Error>();
+
+/** The same error, which the user has been told of already: only the exit code is left to give. */
+export function asTold(error: Error): Error {
+  told.add(error);
+  return error;
+}
+
+export const isTold = (error: unknown): boolean => error instanceof Error && told.has(error);
+
 export function errorObject(error: unknown): { error: { code: string; message: string } } {
   if (error instanceof CommanderError)
     return { error: { code: 'ERR_ARGUMENT', message: error.message.replace(/^error: /, '') } };

@@ -16,15 +16,37 @@ export function endWhenReaderLeaves(): void {
   process.stderr.on('error', () => {});
 }
 
-/** Aborted by the first Ctrl-C, SIGTERM, or SIGHUP (its terminal has gone); the second one ends the process as usual. */
+/** timeout and shells tell a process and its group, so that one request to end comes twice. */
+const repeatMilliseconds = 500;
+
+/**
+ * Aborted by the first Ctrl-C, SIGTERM, or SIGHUP (its terminal has gone). Any of them within half a second is the same request again; one
+ * after that, of any kind, ends the process as usual.
+ */
 export function interruptSignal(): AbortSignal {
   const controller = new AbortController();
-  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(name, () => controller.abort());
+  const names = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+  const restore = () => {
+    for (const name of names) process.off(name, heard);
+  };
+  let first: number | undefined;
+  function heard(name: NodeJS.Signals): void {
+    if (first === undefined) {
+      first = performance.now();
+      setTimeout(restore, repeatMilliseconds).unref();
+      controller.abort();
+    } else if (performance.now() - first >= repeatMilliseconds) {
+      restore(); // the timer's turn has not come
+      process.kill(process.pid, name);
+    }
+  }
+  for (const name of names) process.on(name, heard);
   return controller.signal;
 }
 
-export function say(line: string): void {
-  process.stderr.write(`${line}\n`);
+/** Lines on standard error, without control characters: names and pieces of files that anybody may have made are told too. */
+export function say(text: string): void {
+  process.stderr.write(`${text.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, '\ufffd')}\n`);
 }
 
 /** Text of a model for stdout; on a terminal without control characters, which could move the cursor or worse. */

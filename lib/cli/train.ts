@@ -1,11 +1,14 @@
 // `minigpt4 train CONFIG`: trains a projection; one line a step, a bar on a terminal, files in the run's folder, a page on request.
+import { once } from 'node:events';
+import { createServer } from 'node:net';
 import { Writable } from 'node:stream';
 import { InvalidArgumentError, type Command } from 'commander';
 import { MiniGptError, toMiniGptError } from '../errors.js';
 import type { ProcessGroup } from '../train/group.js';
 import type { RunLog } from '../train/log.js';
 import type { TrainFacts, TrainOptions } from '../train/train.js';
-import { errorObject, exitCodes, jsonLine, parseNumber } from './program.js';
+import type { Watch } from '../train/watch/watch.js';
+import { asTold, errorObject, exitCodes, flagOf, isTold, jsonLine, parseNumber } from './program.js';
 import { interruptSignal, say } from './terminal.js';
 
 interface Flags {
@@ -26,6 +29,13 @@ function parseWhole(text: string): number {
   return value;
 }
 
+function parsePort(text: string): number {
+  const value = parseNumber(text);
+  if (!Number.isInteger(value) || value < 0 || value > 65535)
+    throw new InvalidArgumentError('Expected a port, a whole number from 0 (any that is free) to 65535.');
+  return value;
+}
+
 export function register(program: Command): void {
   program
     .command('train')
@@ -43,7 +53,7 @@ export function register(program: Command): void {
     .option('--resume [path]', "go on from a checkpoint or a run's folder (default: the newest run in run.output_dir)")
     .option('--output <dir>', "the run's folder (default: a new one in run.output_dir)")
     .option('--nproc-per-node <n>', 'start so many processes here, each with batches of its own', parseWhole)
-    .option('--watch [port]', 'serve a page with the curves and answers, live (default: 6060)', parseWhole)
+    .option('--watch [port]', 'serve a page with the curves and answers, live (default: 6060)', parsePort)
     .option('--host <address>', 'the address that --watch listens on (default: 127.0.0.1, this machine alone)')
     .option('--device <name>', 'what computes (default: run.device)')
     .option('--threads <n>', "threads that compute, of each process (default: the machine's cores)", parseWhole)
@@ -64,6 +74,8 @@ Examples:
 
 async function run(config: string, flags: Flags): Promise<void> {
   const { nprocPerNode: processes = 1, threads } = flags;
+  if (flags.host !== undefined && flags.watch === undefined)
+    throw new MiniGptError('ERR_ARGUMENT', '--host: expected --watch beside it, which listens there, found none');
   if (processes === 0) throw new MiniGptError('ERR_ARGUMENT', '--nproc-per-node: expected 1 or more, found 0');
   if (processes > 1) {
     if (process.env['RANK'] !== undefined)
@@ -88,14 +100,17 @@ async function run(config: string, flags: Flags): Promise<void> {
     if (!signal.aborted) throw failure;
     process.exitCode = exitCodes.interrupted;
     if (flags.json) process.stdout.write(jsonLine(errorObject(failure)));
-    else say(`minigpt4: interrupted: ${failure.message}`);
+    else if (!isTold(failure)) say(`minigpt4: interrupted: ${failure.message}`);
   } finally {
     await group?.close(failure);
   }
 }
 
 async function trainIn(group: ProcessGroup, config: string, flags: Flags, signal: AbortSignal): Promise<void> {
-  const [{ train }, { threadsGiven }] = await Promise.all([import('../train/train.js'), import('../train/place.js')]);
+  const [{ checkTrainOptions, train }, { threadsGiven }] = await Promise.all([
+    import('../train/train.js'),
+    import('../train/place.js'),
+  ]);
   const threads = flags.threads ?? threadsGiven();
   const set = [...(flags.set ?? [])];
   if (threads !== undefined) set.push(`run.threads=${threads}`);
@@ -103,6 +118,8 @@ async function trainIn(group: ProcessGroup, config: string, flags: Flags, signal
   const options: TrainOptions = { group, signal, set, onWarning: (words) => say(`minigpt4: warning: ${words}`) };
   if (flags.resume !== undefined) options.resume = flags.resume;
   if (flags.output !== undefined) options.output = flags.output;
+  checkTrainOptions(options, 'train', flagOf);
+  if (group.rank === 0 && flags.watch !== undefined) await tryToListen(flags.watch, flags.host);
   const training = train(config, options);
   const facts = await training.facts();
   if (group.rank !== 0) {
@@ -123,7 +140,7 @@ async function trainIn(group: ProcessGroup, config: string, flags: Flags, signal
     }
   } catch (error) {
     failure = toMiniGptError(error);
-    throw failure;
+    throw flags.json ? failure : asTold(failure); // the log's last line is the reason
   } finally {
     await told.log.close(failure?.message);
     await told.watch?.close();
@@ -131,28 +148,70 @@ async function trainIn(group: ProcessGroup, config: string, flags: Flags, signal
   if (!flags.json && last !== undefined) process.stdout.write(`${last}\n`);
 }
 
-async function open(facts: TrainFacts, flags: Flags): Promise<{ log: RunLog; watch?: { close(): Promise<void> } }> {
+async function open(facts: TrainFacts, flags: Flags): Promise<{ log: RunLog; watch?: Watch }> {
   const { notices, ...run } = facts;
   if (flags.json) process.stdout.write(jsonLine({ kind: 'run', ...facts }));
   else for (const notice of notices) say(`minigpt4: ${notice}`);
-  const { openLog } = await import('../train/log.js');
-  const log = await openLog(run, {
-    folder: facts.folder,
-    terminal: !flags.json && process.stderr.isTTY === true,
-    ...(flags.json ? { stream: warnings() } : {}),
-  });
-  if (flags.watch === undefined) return { log };
+  // the page's address stands above the bar, which the log begins
+  const page = flags.watch === undefined ? undefined : await serve(facts.folder, flags.watch, flags.host);
   try {
-    const { watch } = await import('../train/watch/watch.js');
-    const page = await watch(facts.folder, {
-      ...(typeof flags.watch === 'number' ? { port: flags.watch } : {}),
-      ...(flags.host === undefined ? {} : { host: flags.host }),
+    const { openLog } = await import('../train/log.js');
+    const log = await openLog(run, {
+      folder: facts.folder,
+      terminal: !flags.json && process.stderr.isTTY === true,
+      ...(flags.json ? { stream: warnings() } : {}),
     });
-    say(`watch at ${page.url}`);
-    return { log, watch: page };
+    return { log, ...(page ? { watch: page } : {}) };
   } catch (error) {
-    await log.close(toMiniGptError(error).message);
+    await page?.close();
     throw error;
+  }
+}
+
+async function serve(folder: string, port: number | true, host: string | undefined): Promise<Watch> {
+  const { watch } = await import('../train/watch/watch.js');
+  const page = await watch(folder, { ...(port === true ? {} : { port }), ...(host === undefined ? {} : { host }) });
+  say(`watch at ${page.url}`);
+  return page;
+}
+
+/**
+ * Listens for a moment where the page will be, before a model is loaded and a folder made for nothing. Errors: ERR_ARGUMENT (no address of
+ * this machine), ERR_NETWORK (the port is taken).
+ */
+async function tryToListen(port: number | true, host = '127.0.0.1'): Promise<void> {
+  if (host === '') throw new MiniGptError('ERR_ARGUMENT', '--host: expected a name or an address, found ""');
+  const server = createServer();
+  try {
+    // without a port of the user's, the page takes any where the usual one is taken
+    server.listen(port === true ? 0 : port, host);
+    await once(server, 'listening');
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EADDRINUSE')
+      throw new MiniGptError(
+        'ERR_NETWORK',
+        `--watch: expected a free port (0: any), found ${port} of ${host} taken by another program`,
+        { cause: error },
+      );
+    if (code === 'EACCES')
+      throw new MiniGptError(
+        'ERR_NETWORK',
+        `--watch: expected a port that this user may listen on (0: any), found ${port}`,
+        { cause: error },
+      );
+    if (code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND' || code === 'EAI_AGAIN')
+      throw new MiniGptError(
+        'ERR_ARGUMENT',
+        `--host: expected a name or an address of this machine, found ${JSON.stringify(host)}`,
+        { cause: error },
+      );
+    throw error;
+  } finally {
+    if (server.listening) {
+      server.close();
+      await once(server, 'close');
+    }
   }
 }
 

@@ -70,12 +70,16 @@ const mostRefusals = 8;
 export async function* align(options: AlignOptions): AsyncGenerator<AlignResult, AlignSummary, void> {
   const checked = checkAlignOptions(options, 'align()');
   if (checked.signal?.aborted) throw abortedError(checked.signal);
-  const own = checked.model instanceof MiniGPT4 ? undefined : await MiniGPT4.load(checked.model ?? {});
+  // before a model is loaded and a folder made for pictures that are not there
+  const pictures = findPictures(checked.pictures, checked.count, checked.seed ?? defaultSeed);
+  const first = await pictures.next();
+  let own: MiniGPT4 | undefined;
   try {
+    own = checked.model instanceof MiniGPT4 ? undefined : await MiniGPT4.load(checked.model ?? {});
     const model = own ?? (checked.model as MiniGPT4);
     const record = await AlignRecord.open(checked.out, await settingsOf(checked, model));
     try {
-      const work = new Alignment(checked, model, record);
+      const work = new Alignment(checked, model, record, begun(first, pictures));
       try {
         yield* work.results();
       } finally {
@@ -86,8 +90,19 @@ export async function* align(options: AlignOptions): AsyncGenerator<AlignResult,
       await record.close();
     }
   } finally {
+    await pictures.return();
     await own?.close();
   }
+}
+
+/** A generator whose first value was taken already. */
+async function* begun<Value>(
+  first: IteratorResult<Value, void>,
+  rest: AsyncGenerator<Value, void, void>,
+): AsyncGenerator<Value, void, void> {
+  if (first.done) return;
+  yield first.value;
+  yield* rest;
 }
 
 /** A picture on its way. */
@@ -103,6 +118,7 @@ class Alignment {
   readonly #options: AlignOptions;
   readonly #model: MiniGPT4;
   readonly #record: AlignRecord;
+  readonly #selected: AsyncGenerator<FoundPicture, void, void>;
   readonly #refiner: Refiner | undefined;
   readonly #stop = new AbortController();
   readonly #signal: AbortSignal;
@@ -125,7 +141,13 @@ class Alignment {
     asked: { descriptions: 0, refinements: 0 },
   };
 
-  constructor(options: AlignOptions, model: MiniGPT4, record: AlignRecord) {
+  constructor(
+    options: AlignOptions,
+    model: MiniGPT4,
+    record: AlignRecord,
+    selected: AsyncGenerator<FoundPicture, void, void>,
+  ) {
+    this.#selected = selected;
     this.#options = options;
     this.#model = model;
     this.#record = record;
@@ -174,8 +196,7 @@ class Alignment {
 
   /** The selected pictures, each file once, with their names in the record. */
   async *#pictures(): AsyncGenerator<Underway | AlignResult, void, void> {
-    const { pictures, count, seed } = this.#options;
-    for await (const found of findPictures(pictures, count, seed ?? defaultSeed)) {
+    for await (const found of this.#selected) {
       if (this.#signal.aborted) throw abortedError(this.#signal);
       this.summary.pictures++;
       let bytes: Uint8Array;

@@ -4,6 +4,7 @@ import type { Spread } from './doctor-tally.js';
 
 const barWidth = 40;
 const shownReason = 160;
+const shownName = 80;
 
 /** Lines without control characters: names and captions come from files that anybody may have made. */
 export function reportText(report: DoctorReport): string {
@@ -11,7 +12,7 @@ export function reportText(report: DoctorReport): string {
   const count = (number: number) => number.toLocaleString('en');
   const shards = report.shards === undefined ? '' : `, ${count(report.shards)} shard${report.shards === 1 ? '' : 's'}`;
   const lines = [
-    `${report.path}: ${report.format}${shards}, ${count(report.pairs)} pairs, ${count(report.usable)} usable` +
+    `${report.path}: ${report.format}${shards}, ${count(report.pairs)} ${report.pairs === 1 ? 'pair' : 'pairs'}, ${count(report.usable)} usable` +
       (report.complete ? '' : ' (not all were looked at)'),
   ];
   for (const skipped of [true, false]) {
@@ -20,7 +21,7 @@ export function reportText(report: DoctorReport): string {
     lines.push('', skipped ? 'Training passes over:' : 'Worth a look:');
     for (const { count: found, title, examples, advice } of part) {
       lines.push(`  ${count(found)} ${title}`);
-      for (const { name, reason } of examples) lines.push(`      ${name}: ${cut(reason)}`);
+      for (const { name, reason } of examples) lines.push(`      ${cut(name, shownName)}: ${cut(reason, shownReason)}`);
       if (found > examples.length && examples.length > 0)
         lines.push(`      … and ${count(found - examples.length)} more`);
       lines.push(`    ${advice}`);
@@ -57,6 +58,6 @@ function spreadText({ least, p10, p50, p90, p99, most, mean }: Spread): string {
   return `${least} to ${most}, mean ${mean.toFixed(1)}; 10 % up to ${p10}, half up to ${p50}, 90 % up to ${p90}, 99 % up to ${p99}`;
 }
 
-function cut(reason: string): string {
-  return reason.length > shownReason ? `${reason.slice(0, shownReason)}…` : reason;
+function cut(text: string, most: number): string {
+  return text.length > most ? `${text.slice(0, most)}…` : text;
 }

@@ -103,6 +103,7 @@ const kindsOfProblems = {
   broken: 'broken-picture',
   caption: 'empty-caption',
   entry: 'broken-entry',
+  turns: 'turn-order',
 } as const satisfies Record<ProblemAbout, FindingKind>;
 
 /** What one look told. */

@@ -15,8 +15,8 @@ import { shardNames } from './shard-names.js';
 
 export const dataFormats = ['webdataset', 'cc_sbu_align', 'llava', 'list'] as const satisfies DataFormat[];
 
-/** 'missing' and 'broken' are pictures, 'entry' the list's line or the shard's members. */
-export type ProblemAbout = 'missing' | 'broken' | 'caption' | 'entry';
+/** 'missing' and 'broken' are pictures, 'entry' the list's line or the shard's members, 'turns' a conversation's order. */
+export type ProblemAbout = 'missing' | 'broken' | 'caption' | 'entry' | 'turns';
 
 /** A pair as the data set names it. */
 export interface MetPair {
@@ -157,7 +157,7 @@ function metListed(pair: ListedPair): MetPair {
     name,
     ...(problem === undefined
       ? {}
-      : { problem: { about: pair.picture === '' ? 'entry' : 'caption', reason: problem } }),
+      : { problem: { about: pair.picture === '' ? 'entry' : (pair.about ?? 'caption'), reason: problem } }),
     turns,
     readPicture,
     read: async () => {

@@ -4,6 +4,7 @@ import { dirname, extname, resolve } from 'node:path';
 import { MiniGptError } from '../errors.js';
 import { InputFile, systemError } from '../formats/input-file.js';
 import { nearest } from '../nearest.js';
+import { show } from '../options.js';
 import { applyRules } from './captions.js';
 import { csvRows } from './csv.js';
 import { wrongTurns, type ListedPair } from './listed.js';
@@ -15,7 +16,7 @@ const captionWords = ['caption', 'text'];
 /**
  * The list's pairs. Lines that can't be read are pairs with a problem.
  *
- * Errors: ERR_FILE_NOT_FOUND, ERR_FILE_READ, ERR_FILE_FORMAT (empty, a CSV without the columns or with a quote that does not close, a JSON list).
+ * Errors: ERR_FILE_NOT_FOUND, ERR_FILE_READ, ERR_FILE_FORMAT (empty, no UTF-8 text, a CSV without the columns or with a quote that does not close, a JSON list).
  */
 export async function readList(config: DatasetConfig): Promise<ListedPair[]> {
   const path = config.storage;
@@ -29,6 +30,11 @@ export async function readList(config: DatasetConfig): Promise<ListedPair[]> {
       picture: named ? resolve(folder, picture) : '',
       turns,
     };
+    if (problem === undefined && (hasWrongBytes(picture) || hasWrongBytes(caption))) {
+      // a path in another encoding names no file, and a caption of broken words teaches them
+      pairs.push({ name: `line ${line}`, picture: '', turns: [], problem: notUtf8 });
+      return;
+    }
     const wrong = problem ?? (named ? wrongTurns(turns) : `has no path (${pictureWords.join(', ')})`);
     pairs.push(wrong === undefined ? pair : { ...pair, problem: wrong });
   };
@@ -73,13 +79,27 @@ async function* pieces(path: string): AsyncGenerator<string> {
   }
 }
 
+const notUtf8 = 'has U+FFFD, which stands for bytes that are no UTF-8';
+const hasWrongBytes = (field: unknown): boolean => typeof field === 'string' && field.includes('\ufffd');
+
+/** Error: ERR_FILE_FORMAT (UTF-16, no text at all). */
+function checkText(path: string, bytes: Buffer): void {
+  const wrong = (found: string) =>
+    new MiniGptError('ERR_FILE_FORMAT', `${path}: expected a list in UTF-8, a CSV or JSON lines, found ${found}`);
+  if (['fffe', 'feff'].includes(bytes.subarray(0, 2).toString('hex'))) throw wrong('UTF-16');
+  const zero = bytes.indexOf(0);
+  if (zero >= 0) throw wrong(`no text (a zero byte at ${zero})`);
+}
+
 /** By the name's ending, or else by the first character. */
 async function isJsonLines(path: string): Promise<boolean> {
   const file = await InputFile.open(path);
   try {
     const ending = extname(path).toLowerCase();
+    const bytes = await file.read(0, Math.min(file.size, 4096));
+    checkText(path, bytes);
     if (['.jsonl', '.ndjson'].includes(ending)) return true;
-    const text = (await file.read(0, Math.min(file.size, 4096)))
+    const text = bytes
       .toString('utf8')
       .replace(/^\ufeff/, '')
       .trimStart();
@@ -103,7 +123,7 @@ function columnsOf(path: string, header: string[]): { picture: number; caption: 
     const near = words.map((word) => nearest(word, names)).find((name) => name !== undefined);
     throw new MiniGptError(
       'ERR_FILE_FORMAT',
-      `${path}: expected a header with a column ${words.join(' or ')}, found ${names.slice(0, 8).join(', ')}` +
+      `${path}: expected a header with a column ${words.join(' or ')}, found ${names.slice(0, 8).map(show).join(', ')}` +
         (near ? `; is ${near} meant to be ${words[0]}?` : ''),
     );
   };
@@ -117,7 +137,8 @@ function parseObject(text: string): Record<string, unknown> | string {
     if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
     return 'is no JSON object';
   } catch (error) {
-    return `is no JSON: ${(error as Error).message}`;
+    // the message has a piece of the line
+    return `is no JSON: ${(error as Error).message.replace(/[\x00-\x1f\x7f-\x9f]/g, '\ufffd')}`;
   }
 }
 

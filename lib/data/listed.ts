@@ -18,6 +18,8 @@ export interface ListedPair {
   turns: Turn[];
   /** Why it can't be used, where the list tells already. */
   problem?: string;
+  /** Where the problem is neither the entry nor its caption: its turns are in no order to learn from. */
+  about?: 'turns';
 }
 
 const maxPictureBytes = 256 * 2 ** 20;

@@ -28,9 +28,15 @@ export async function readLlava(config: DatasetConfig): Promise<ListedPair[]> {
     const turns = turnsOf(conversations, config.caption);
     const pair: ListedPair = { name, picture: resolve(folder, image), turns: typeof turns === 'string' ? [] : turns };
     const problem = typeof turns === 'string' ? turns : wrongTurns(turns);
-    return problem === undefined ? pair : { ...pair, problem };
+    if (problem === undefined) return pair;
+    return { ...pair, problem, ...(typeof turns === 'string' && isOutOfOrder(turns) ? { about: 'turns' } : {}) };
   });
 }
+
+const outOfOrder = 'expected human and gpt in turn';
+const isOutOfOrder = (problem: string): boolean => problem.startsWith(outOfOrder);
+const speaker = (part: { from: unknown } | undefined): string =>
+  part === undefined ? 'the end' : part.from === undefined ? 'a turn without "from"' : show(part.from);
 
 /** The turns, or why there are none. */
 function turnsOf(conversations: unknown, rules: DatasetConfig['caption']): Turn[] | string {
@@ -43,7 +49,7 @@ function turnsOf(conversations: unknown, rules: DatasetConfig['caption']): Turn[
   for (let i = 0; i < said.length; i += 2) {
     const [asked, answered] = [said[i]!, said[i + 1]];
     if (asked.from !== 'human' || answered?.from !== 'gpt')
-      return `expected human and gpt in turn, found ${show(asked.from)} and ${show(answered?.from)} at ${i}`;
+      return `${outOfOrder}, found ${speaker(asked)} and then ${speaker(answered)} at turn ${i + 1}`;
     if (typeof asked.value !== 'string' || typeof answered.value !== 'string') return `has no text at ${i}`;
     turns.push(turn(asked.value, applyRules(answered.value, rules)));
   }

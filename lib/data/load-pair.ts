@@ -40,7 +40,8 @@ export async function loadPair(
   return { ...pair, key: keyOf(content, part), pixels: cut(whole, part) };
 }
 
-function pictureOptions({ maxPixels }: Pick<LoaderOptions, 'maxPixels'>): PictureOptions {
+/** How training reads a picture. */
+export function pictureOptions({ maxPixels }: Pick<LoaderOptions, 'maxPixels'>): PictureOptions {
   return { limitName: 'run.max_pixels', ...(maxPixels === undefined ? {} : { maxPixels }) };
 }
 

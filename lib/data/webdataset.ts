@@ -4,7 +4,9 @@ import { createHash } from 'node:crypto';
 import { stat } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { z } from 'zod';
+import { randomState } from '../checked-state.js';
 import { MiniGptError } from '../errors.js';
+import { systemError } from '../formats/input-file.js';
 import { Random } from '../random.js';
 import { mapOf } from './in-parallel.js';
 import type { DatasetConfig } from './options.js';
@@ -57,7 +59,7 @@ class ShardIndexes {
 const stateRules = z.object({
   shards: z.int(),
   content: z.string(),
-  random: z.tuple([z.int(), z.int(), z.int(), z.int()]),
+  random: randomState,
   /** The shard that is read, and its next entry; -1: none yet. */
   shard: z.int().min(-1),
   next: z.int().min(0),
@@ -83,7 +85,10 @@ export class WebDataset implements DataSource {
     const paths = shardNames(config.storage);
     const missing: number[] = [];
     await mapOf(paths, 32, async (path, i) => {
-      const found = await stat(path).catch(() => undefined);
+      const found = await stat(path).catch((error: unknown) => {
+        const failure = systemError(path, error);
+        if (failure.code !== 'ERR_FILE_NOT_FOUND') throw failure;
+      });
       if (!found?.isFile()) missing.push(i);
     });
     if (missing.length) {

@@ -1,7 +1,7 @@
 // Asks a model about every scene of a folder, once with each projection, and judges its greedy answers.
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { basename, join } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { abortedError, MiniGptError } from '../errors.js';
 import { readProjection, writeProjectionGguf, type Projection } from '../export.js';
 import { embeddedModelPath, MiniGPT4 } from '../model.js';
@@ -118,10 +118,16 @@ async function planRows(
     rows.push({ name, projection: path });
   };
   if (untrained) await add('untrained', untrainedLike(await readProjection(model)));
-  for (const path of projections) await add(basename(path), await readProjection(path, undefined, signal));
+  for (const path of projections) await add(rowName(path), await readProjection(path, undefined, signal));
   if (rows.length === 0) rows.push({ name: basename(model), projection: undefined });
   return rows;
 }
+
+/** What tells files of several runs apart: `RUN/best` as it was given, of other paths the last part. */
+const rowName = (path: string): string =>
+  /^(best|latest|checkpoint-.*)$/.test(basename(path))
+    ? join(basename(dirname(resolve(path))), basename(path))
+    : basename(path);
 
 /** As PyTorch's linear layers begin. */
 function untrainedLike(projection: Projection): Projection {

@@ -3,6 +3,7 @@ import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { MiniGptError } from '../errors.js';
+import { systemError } from '../formats/input-file.js';
 import { readJson } from '../formats/hugging-face.js';
 import type { Scene } from './scenes.js';
 
@@ -35,7 +36,11 @@ export interface AskedScene extends Scene {
  */
 export async function readScenes(folder: string): Promise<AskedScene[]> {
   const path = join(folder, 'scenes.json');
-  if (!(await stat(path).catch(() => undefined))?.isFile()) {
+  const found = await stat(path).catch((error: unknown) => {
+    const failure = systemError(path, error);
+    if (failure.code !== 'ERR_FILE_NOT_FOUND') throw failure;
+  });
+  if (!found?.isFile()) {
     throw new MiniGptError(
       'ERR_FILE_NOT_FOUND',
       `${folder}: expected a folder with scenes.json and scenes/, found no scenes.json`,

@@ -52,7 +52,8 @@ async function readHeader(file: InputFile): Promise<Checkpoint> {
   };
   if (file.size < 10) fail(`${file.size} bytes are too few for a safetensors file`);
   const length = Number((await file.read(0, 8)).readBigUInt64LE(0));
-  if (length > file.size - 8) fail(`is no safetensors file, or is cut off: its header is to have ${length} bytes, the file has ${file.size}`);
+  if (length > file.size - 8)
+    fail(`is no safetensors file, or is cut off: its header is to have ${length} bytes, the file has ${file.size}`);
   if (length > LARGEST_HEADER) fail(`the safetensors header has ${length} bytes; expected at most ${LARGEST_HEADER}`);
   const text = await file.read(8, length);
   if (nesting(text) > DEEPEST_HEADER) fail('the safetensors header is nested too deeply');

@@ -21,6 +21,10 @@ export interface Section {
   [key: string]: Field | Section;
 }
 
+/** The keys that do something; `*` is none. */
+export const keysOf = (section: Section): string[] =>
+  Object.entries(section).flatMap(([key, node]) => (key === '*' || (isField(node) && !node.rule) ? [] : [key]));
+
 export const isField = (node: Field | Section): node is Field => typeof node['expected'] === 'string';
 
 const field = (expected: string, rule: z.ZodType, more: Omit<Field, 'rule' | 'expected'> = {}): Field => ({
@@ -29,8 +33,11 @@ const field = (expected: string, rule: z.ZodType, more: Omit<Field, 'rule' | 'ex
   ...more,
 });
 const largest = 2 ** 31 - 1;
+const wholeFrom = (least: number) => `a whole number from ${least} to ${largest}`;
+/** What sizes and counts are expected to be. */
+export const wholeFrom1 = wholeFrom(1);
 const whole = (least: number, more: Omit<Field, 'rule' | 'expected'> = {}): Field =>
-  field(`a whole number from ${least}`, z.number().int().min(least).max(largest), more);
+  field(wholeFrom(least), z.number().int().min(least).max(largest), more);
 const from0 = (more: Omit<Field, 'rule' | 'expected'> = {}): Field =>
   field('a number from 0', z.number().min(0).finite(), more);
 const words = (...known: string[]) => ({ known, rule: z.enum(known) });
@@ -133,7 +140,7 @@ const run: Section = {
   max_rows: whole(1, { fallback: 2048 }),
   max_grad_norm: from0({ fallback: 0 }),
   mix: oneOf(['batch', 'sample'], { fallback: 'batch' }),
-  max_pixels: field('a whole number from 1', z.number().int().min(1)),
+  max_pixels: field(`a whole number from 1 to ${Number.MAX_SAFE_INTEGER}`, z.number().int().min(1)),
   feature_cache: field("a folder, or 'off'", z.union([z.string().min(1), z.literal(false)]), {
     fallback: 'off',
     path: true,

@@ -8,8 +8,8 @@ import type { DataFormat, DatasetConfig } from '../data/options.js';
 import { MiniGptError } from '../errors.js';
 import { systemError } from '../formats/input-file.js';
 import { nearest } from '../nearest.js';
-import { show } from '../options.js';
-import { isField, randomCrop, sections, type Field, type Section } from './config-fields.js';
+import { show as shown } from '../options.js';
+import { isField, keysOf, randomCrop, sections, wholeFrom1, type Field, type Section } from './config-fields.js';
 import { imageMark } from './examples.js';
 import type { Schedule } from './schedule.js';
 
@@ -113,13 +113,12 @@ class ConfigReader {
     this.#file = file;
     this.#document = document;
     this.#lines = lines;
-    if (!isObject(value))
-      this.#fail([], `expected the sections ${Object.keys(sections).join(', ')}, found ${show(value)}`);
+    if (!isObject(value)) this.#fail([], `expected the sections ${keysOf(sections).join(', ')}, found ${show(value)}`);
     this.#value = value;
   }
 
   static async open(source: string | TrainSections): Promise<ConfigReader> {
-    if (typeof source !== 'string') return new ConfigReader(undefined, structuredClone(source));
+    if (typeof source !== 'string') return new ConfigReader(undefined, cloned(source));
     let words: string;
     try {
       words = await readFile(source, 'utf8');
@@ -131,10 +130,11 @@ class ConfigReader {
     const [problem] = document.errors;
     if (problem) {
       const line = problem.linePos?.[0].line;
-      throw new MiniGptError(
-        'ERR_ARGUMENT',
-        `${source}${line === undefined ? '' : `:${line}`}: no YAML: ${problem.message.split('\n')[0]!}`,
-      );
+      const why =
+        problem.code === 'MULTIPLE_DOCS'
+          ? 'expected one YAML document, found the beginning of a second one (---)'
+          : `no YAML: ${problem.message.split('\n')[0]!}`;
+      throw new MiniGptError('ERR_ARGUMENT', `${source}${line === undefined ? '' : `:${line}`}: ${why}`);
     }
     try {
       return new ConfigReader(source, document.toJS(), document, lines);
@@ -157,19 +157,20 @@ class ConfigReader {
     let at: Record<string, unknown> = this.#value;
     const keys = key.split('.');
     for (const part of keys.slice(0, -1)) {
-      if (!Object.hasOwn(at, part) || at[part] === null) at[part] = {};
+      if (!Object.hasOwn(at, part) || at[part] === null) setOwn(at, part, {});
       const next = at[part];
       if (!isObject(next))
         throw new MiniGptError('ERR_ARGUMENT', `--set ${words}: ${part} is ${show(next)}, expected a section`);
       at = next;
     }
-    at[keys.at(-1)!] = parsed;
+    setOwn(at, keys.at(-1)!, parsed);
     this.#overridden.add(key);
   }
 
   async finish(): Promise<TrainConfig> {
+    for (const key of Object.keys(this.#value)) this.#nodeOf(sections, key, []);
+    this.#datasetNames();
     const plain = this.#section(sections, this.#value, []);
-    this.#datasetNames(plain);
     this.#finishRun(plain['run'] as Record<string, unknown>);
     const model = plain['model'] as ModelSection;
     const resolved = structuredClone(plain);
@@ -220,20 +221,12 @@ class ConfigReader {
     const checked: Record<string, unknown> = {};
     for (const [key, value] of Object.entries(given)) {
       const here = [...at, key];
-      const node = Object.hasOwn(section, key) ? section[key]! : section['*'];
-      if (node === undefined) {
-        const known = Object.keys(section);
-        const meant = nearest(key, known);
-        this.#fail(
-          here,
-          `is no known key; ${meant ? `did you mean ${[...at, meant].join('.')}?` : `expected one of ${known.join(', ')}`}`,
-        );
-      }
+      const node = this.#nodeOf(section, key, at);
       if (value === null || value === undefined) continue; // as if it were not there, as `resume_ckpt_path: null`
       if (isField(node)) this.#field(node, value, here, checked);
       else if (isObject(value)) checked[key] = this.#section(node, value, here);
       else {
-        const keys = '*' in node ? 'a data set for each name' : Object.keys(node).join(', ');
+        const keys = '*' in node ? 'a data set for each name' : keysOf(node).join(', ');
         this.#fail(here, `expected a section with ${keys}, found ${show(value)}`);
       }
     }
@@ -245,6 +238,20 @@ class ConfigReader {
       else if (node.fallback !== undefined) checked[key] = structuredClone(node.fallback);
     }
     return checked;
+  }
+
+  /** A key's rule or section. Error: no such key. */
+  #nodeOf(section: Section, key: string, at: readonly string[]): Field | Section {
+    if (Object.hasOwn(section, key)) return section[key]!;
+    // as a data set's name it would set what objects inherit from
+    if (section['*'] !== undefined && key !== '__proto__') return section['*'];
+    const meant = nearest(key, Object.keys(section));
+    const advice = meant
+      ? `did you mean ${[...at, meant].join('.')}?`
+      : section['*'] === undefined
+        ? `expected one of ${keysOf(section).join(', ')}`
+        : 'expected another name';
+    return this.#fail([...at, key], `is no known key; ${advice}`);
   }
 
   #field(node: Field, value: unknown, at: string[], checked: Record<string, unknown>): void {
@@ -260,8 +267,10 @@ class ConfigReader {
     checked[at.at(-1)!] = value;
   }
 
-  #datasetNames(plain: Record<string, unknown>): void {
-    if (Object.keys(plain['datasets'] as object).length === 0)
+  /** Told before any other missing key: who has none does not know yet what a configuration is. */
+  #datasetNames(): void {
+    const given = this.#value['datasets'] ?? {};
+    if (isObject(given) && Object.values(given).every((value) => value === null || value === undefined))
       this.#fail(['datasets'], 'expected at least one data set, found none');
   }
 
@@ -330,9 +339,9 @@ class ConfigReader {
     if (storage === undefined)
       this.#fail([...at, 'build_info', 'storage'], 'expected where the pairs are, found nothing');
     const batchSize = rest.batch_size ?? (run['batch_size_train'] as number | undefined);
-    if (batchSize === undefined) this.#fail([...at, 'batch_size'], 'expected a whole number from 1, found nothing');
+    if (batchSize === undefined) this.#fail([...at, 'batch_size'], `expected ${wholeFrom1}, found nothing`);
     const images = info.images ?? info.image_path;
-    const format = rest.format ?? formatOf[name] ?? formatOfStorage(storage);
+    const format = rest.format ?? (Object.hasOwn(formatOf, name) ? formatOf[name]! : formatOfStorage(storage));
     const train = vis.train;
     const [minScale, maxScale] = [train.min_scale ?? 0.5, train.max_scale ?? 1];
     if (minScale > maxScale)
@@ -424,6 +433,27 @@ function formatOfStorage(storage: string): DataFormat {
   if (/\.json$/i.test(storage)) return 'llava';
   return /\.(csv|tsv|jsonl|ndjson)$/i.test(storage) ? 'list' : 'cc_sbu_align';
 }
+
+/** An object's own copy. Errors: ERR_ARGUMENT (it holds a function, or a getter that throws). */
+function cloned(source: TrainSections): unknown {
+  try {
+    return structuredClone(source);
+  } catch (error) {
+    throw new MiniGptError(
+      'ERR_ARGUMENT',
+      `the configuration: expected plain values in its sections, as YAML has them, found what cannot be copied (${(error as Error).message.slice(0, 200)})`,
+      { cause: error },
+    );
+  }
+}
+
+/** Also where the key is one that objects inherit, as `__proto__`. */
+function setOwn(object: Record<string, unknown>, key: string, value: unknown): void {
+  Object.defineProperty(object, key, { value, writable: true, enumerable: true, configurable: true });
+}
+
+/** As JavaScript writes it: whole numbers of the type bigint are none of YAML's. */
+const show = (value: unknown): string => (typeof value === 'bigint' ? `${value}n` : shown(value));
 
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);

@@ -62,23 +62,10 @@ export class ExampleMaker {
     return [{ token: '<s>' }, ...filled(this.#rules.template, pieces)];
   }
 
-  /** The rows of a pair, or why it cannot be used. */
-  usable(pair: Pick<LoadedPair, 'name' | 'turns'>, prompt: number): Example | { reason: string } {
-    try {
-      return this.example(pair, prompt);
-    } catch (error) {
-      if (!(error instanceof MiniGptError) || error.code !== 'ERR_ARGUMENT') throw error;
-      return { reason: error.message };
-    }
-  }
-
-  /**
-   * The rows of a pair; `prompt` is the number of the batch's prompt, for pairs without a question of their own. Error: ERR_ARGUMENT
-   * (nothing to learn from, longer than the model takes).
-   */
-  example({ name, turns }: Pick<LoadedPair, 'name' | 'turns'>, prompt: number): Example {
+  /** The rows of a pair, or why it cannot be used; `prompt` is the number of the batch's prompt, for pairs without a question of their own. */
+  usable({ turns }: Pick<LoadedPair, 'turns'>, prompt: number): Example | { reason: string } {
     const [first, ...later] = turns;
-    if (!first) throw new MiniGptError('ERR_ARGUMENT', `${name}: expected a caption, found none`);
+    if (!first) return { reason: 'expected a caption, found none' };
     const before = [this.#bos, ...this.#asked(first, prompt)];
     const said: number[] = [];
     const learned: number[] = [];
@@ -99,15 +86,17 @@ export class ExampleMaker {
     const learn = [...before.map(() => -1), ...learned.slice(0, this.#rules.maxTextLength)];
     // what comes after the last token to learn changes nothing; that token itself is asked of the row before it
     const last = learn.findLastIndex((id) => id !== -1);
-    if (last < 0)
-      throw new MiniGptError('ERR_ARGUMENT', `${name}: expected an answer with a token to learn, found an empty one`);
-    if (last > this.#longest) {
-      throw new MiniGptError(
-        'ERR_ARGUMENT',
-        `${name}: expected at most ${this.#longest} rows (run.max_rows, the model's context), found ${last}`,
-      );
-    }
+    if (last < 0) return { reason: 'expected an answer with a token to learn, found an empty one' };
+    if (last > this.#longest)
+      return { reason: `expected at most ${this.#longest} rows (run.max_rows, the model's context), found ${last}` };
     return { ids: Int32Array.from(ids.slice(0, last)), targets: Int32Array.from(learn.slice(1, last + 1)), cut };
+  }
+
+  /** The same for a pair that must be usable. Error: ERR_ARGUMENT (nothing to learn from, longer than the model takes). */
+  example(pair: Pick<LoadedPair, 'name' | 'turns'>, prompt: number): Example {
+    const made = this.usable(pair, prompt);
+    if ('reason' in made) throw new MiniGptError('ERR_ARGUMENT', `${pair.name}: ${made.reason}`);
+    return made;
   }
 
   #asked({ question }: Turn, prompt: number): number[] {

@@ -368,11 +368,11 @@ export class TrainingLoop {
     this.#untold.push(event);
   }
 
-  /** Writes the state after the last whole step, once; only the first process has a file. */
-  async #save(): Promise<CheckpointEvent | undefined> {
+  /** Writes the state after the last whole step, once; the first process does it, unless it is gone (`orphaned`). */
+  async #save(orphaned = false): Promise<CheckpointEvent | undefined> {
     const { step } = this.#state;
     // before the first step nothing is learned that a checkpoint could keep
-    if (this.#saved !== undefined || step === 0 || this.#group.rank !== 0) return undefined;
+    if (this.#saved !== undefined || step === 0 || (this.#group.rank !== 0 && !orphaned)) return undefined;
     const { folder } = this.#run.facts;
     const path = join(folder, checkpointName(step));
     const trained = await this.#run.trainer.state();
@@ -382,17 +382,20 @@ export class TrainingLoop {
     await point(folder, 'latest', step);
     if (this.#state.bestStep === step) await point(folder, 'best', step);
     this.#saved = path;
-    await removeOld(folder, this.#run.config.run.keep, step);
+    if (!orphaned) await removeOld(folder, this.#run.config.run.keep, step);
     return { kind: 'checkpoint', step, path };
   }
 
   /** The checkpoint that a failure leaves behind, and the failure with where that is, or why there is none. */
   async #rescue(failure: MiniGptError): Promise<{ event?: CheckpointEvent; told: MiniGptError }> {
-    if (this.#group.rank !== 0) return { told: failure };
+    // all processes have the same state, and files are renamed into place: it does no harm that several write it
+    const orphaned =
+      this.#group.rank !== 0 && failure.code === 'ERR_COLLECTIVE' && failure.message.startsWith('rank 0 ');
+    if (this.#group.rank !== 0 && !orphaned) return { told: failure };
     const told = (words: string) => new MiniGptError(failure.code, `${failure.message} (${words})`, { cause: failure });
     const { step } = this.#state;
     try {
-      const event = await this.#save();
+      const event = await this.#save(orphaned);
       if (this.#saved === undefined) return { told: failure };
       const state = told(`the state after step ${step} is in ${this.#saved}`);
       return event ? { event, told: state } : { told: state };

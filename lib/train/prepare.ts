@@ -134,7 +134,10 @@ export async function prepare(
       model: files.model,
       steps,
       startStep: checkpoint?.state.step ?? 0,
-      datasets: config.datasets.map(({ name }) => ({ name })),
+      datasets: config.datasets.map(({ name }) => {
+        const pairs = loader.sizes?.[name];
+        return { name, ...(pairs === undefined ? {} : { pairs }) };
+      }),
       config: config.resolved,
       notices,
     };

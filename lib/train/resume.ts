@@ -10,6 +10,7 @@ const binding = [
   'run.mix',
   'run.batch_size_train',
   'run.accum_grad_iters',
+  'run.feature_type',
   'model.max_txt_len',
   'model.end_sym',
   'model.prompt_path',

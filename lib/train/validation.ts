@@ -1,6 +1,7 @@
 // How a run is doing: the loss on pairs kept from training, and answers to the same pictures each time.
 import type { NativeImage, NativeModel, NativePromptPart, NativeTrainer, NativeTrainingSample } from '../addon.js';
 import { readHoldout } from '../data/loader.js';
+import { pictureOptions } from '../data/load-pair.js';
 import type { LoaderOptions } from '../data/options.js';
 import type { SkippedPair } from '../data/pair.js';
 import { generateGreedy } from '../generate.js';
@@ -73,7 +74,11 @@ export class Validation {
     }
     const questions: Question[] = [];
     for (const { picture, prompt } of group.rank === 0 ? asked : [])
-      questions.push({ picture, prompt, features: await features.ofPicture(await readPicture(picture)) });
+      questions.push({
+        picture,
+        prompt,
+        features: await features.ofPicture(await readPicture(picture, pictureOptions(loader))),
+      });
     return new Validation(setup, samples, all.length, questions);
   }
 
