@@ -44,6 +44,8 @@ export interface Case {
   weights?: string;
   /** Milliseconds that the frozen vision side took for a picture, where it was asked. */
   visionMs?: number;
+  /** The mean loss of the first pairs, which has the four digits that the world's README states. */
+  check?: { pairs: number; loss: number; expected: number };
 }
 
 /** Products and sums, counted as two, of a step: forward, the way back to the pictures' rows, the projection's gradient. */
@@ -66,15 +68,26 @@ export function operationsOf({ sizes: s, samples }: Pick<Case, 'sizes' | 'sample
 
 // ---------------------------------------------------------------- the miniature world
 
-const STAGES: Record<1 | 2, { batch: number; data: string[]; projection: string; rules: ExampleRules }> = {
+/** `known`: the mean loss of so many first pairs that the world's README states, by the reference in float32. */
+interface Stage {
+  batch: number;
+  known: { pairs: number; loss: string };
+  data: string[];
+  projection: string;
+  rules: ExampleRules;
+}
+
+const STAGES: Record<1 | 2, Stage> = {
   1: {
     batch: 32,
+    known: { pairs: 16, loss: '0.6573' },
     data: ['stage1', '00000.tar'],
     projection: 'pretrained_minigpt4_stage1.pth',
     rules: { prompts: [], template: '{}', endSymbol: '\n', maxTextLength: 32 },
   },
   2: {
     batch: 12,
+    known: { pairs: 12, loss: '0.4478' },
     data: ['stage2', 'cc_sbu_align'],
     projection: 'pretrained_minigpt4_stage2.pth',
     rules: {
@@ -88,7 +101,7 @@ const STAGES: Record<1 | 2, { batch: number; data: string[]; projection: string;
 
 /** The first pairs of the world's data with the world's own weights in F16, for the peer as float32. */
 export async function miniatureCase(world: string, stage: 1 | 2, folder: string, threads: number): Promise<Case> {
-  const { batch, data, projection, rules } = STAGES[stage];
+  const { batch, known, data, projection, rules } = STAGES[stage];
   const model = join(folder, `miniature-${stage}.gguf`);
   const pretrained = (name: string): string => join(world, 'pretrained', name);
   await convert({
@@ -108,14 +121,22 @@ export async function miniatureCase(world: string, stage: 1 | 2, folder: string,
       const { ids, targets } = maker.example({ name, turns }, 0);
       return { ids: Array.from(ids), targets: Array.from(targets) };
     });
-    const { path: features, visionMs } = await writeFeatures(
+    const {
+      path: features,
+      visionMs,
+      parts,
+    } = await writeFeatures(
       loaded,
       pairs.map(({ picture }) => picture),
       join(folder, `miniature-${stage}.f32`),
     );
+    const loss = await lossOf(loaded, samples.slice(0, known.pairs), parts);
+    if (loss.toFixed(4) !== known.loss)
+      throw new Error(`stage ${stage}: ${known.pairs} pairs have the loss ${loss}, expected ${known.loss}`);
     const weights = join(folder, `miniature-${stage}.safetensors`);
     const sizes = await writeWeights(model, weights);
-    return { name: 'miniature f16', stage, model, sizes, samples, features, weights, visionMs };
+    const check = { pairs: known.pairs, loss, expected: Number(known.loss) };
+    return { name: 'miniature f16', stage, model, sizes, samples, features, weights, visionMs, check };
   } finally {
     await loaded.close();
   }
@@ -146,7 +167,24 @@ async function writeFeatures(model: NativeModel, pictures: Uint8Array[], path: s
     path,
     Buffer.concat(parts.map((part) => new Uint8Array(part.buffer, part.byteOffset, part.byteLength))),
   );
-  return { path, visionMs };
+  return { path, visionMs, parts };
+}
+
+/** Mean loss a target. */
+async function lossOf(model: NativeModel, samples: Rows[], features: Float32Array[]): Promise<number> {
+  const trainer = await model.openTrainer();
+  try {
+    const { loss, targets } = await trainer.evaluate(
+      samples.map((sample, i) => ({
+        ids: Int32Array.from(sample.ids),
+        targets: Int32Array.from(sample.targets),
+        features: features[i]!,
+      })),
+    );
+    return loss / targets;
+  } finally {
+    trainer.close();
+  }
 }
 
 /** The language model and the projection as float32 under their names in the model file. */

@@ -212,7 +212,18 @@ async function measure(wanted: Case) {
           `${teraflops} TFLOP/s, ${(peakAboveWeightsBytes / 1e9).toFixed(2)} GB above the weights, loss ${loss.toFixed(4)}`,
       );
     }
-    return { model: name, stage, pairs: samples.length, rows, targets, operations, programs, owners };
+    const { check } = wanted;
+    return {
+      model: name,
+      stage,
+      pairs: samples.length,
+      rows,
+      targets,
+      ...(check && { check }),
+      operations,
+      programs,
+      owners,
+    };
   } finally {
     for (const runner of runners) runner.kill();
   }
