@@ -222,10 +222,7 @@ cache('wrong use', async () => {
   await rejects('ERR_CLOSED', open.put(key(1), features(1)));
   await rejects('ERR_ARGUMENT', openFeatureCache({ ...options, values: 0 }));
   writeFileSync(join(root, 'file'), '');
-  const error = await rejects(
-    'ERR_FILE_NOT_FOUND',
-    openFeatureCache({ ...options, folder: join(root, 'file', 'below') }),
-  );
+  const error = await rejects('ERR_FILE_READ', openFeatureCache({ ...options, folder: join(root, 'file', 'below') }));
   assert.match(error.message, /feature cache .* cannot be used/);
 });
 
