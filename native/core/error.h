@@ -28,7 +28,7 @@ inline constexpr const char* aborted = "ERR_ABORTED";
 inline constexpr const char* closed = "ERR_CLOSED";
 inline constexpr const char* nan_loss = "ERR_NAN_LOSS";      // a loss or a gradient that is not finite
 inline constexpr const char* collective = "ERR_COLLECTIVE";  // another process of the run failed or cannot be reached
-inline constexpr const char* internal = "ERR_INTERNAL";  // a defect of ours
+inline constexpr const char* internal = "ERR_INTERNAL";      // a defect of ours
 }  // namespace code
 
 /// What every failure caused by a user, a file or the system is thrown as.
