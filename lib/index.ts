@@ -8,7 +8,7 @@ export {
   type AlignSummary,
   type RefinerOptions,
 } from './data/align.js';
-export { build as buildShards, type BuildOptions, type BuildResult } from './data/build.js';
+export { build as buildShards, type BuildOptions, type BuildResult } from './data/make-shards.js';
 export { doctor as checkData, type DoctorOptions, type DoctorReport } from './data/doctor.js';
 export { MiniGptError, type ErrorCode } from './errors.js';
 export { exportProjection, type ExportFormat, type ExportOptions, type ExportResult } from './export.js';

@@ -196,7 +196,7 @@ test('a system that denies a folder its parent ends it too, in every command tha
     const { openFeatureCache } = await import(lib + 'data/feature-cache.ts');
     const { makeRunFolder } = await import(lib + 'train/run-folder.ts');
     const { AlignRecord } = await import(lib + 'data/align-record.ts');
-    const { build } = await import(lib + 'data/build.ts');
+    const { build } = await import(lib + 'data/make-shards.ts');
     const { openLog } = await import(lib + 'train/log.ts');
     const path = '/proc/foo/bar';
     const tried = [

@@ -6,8 +6,8 @@ import { join } from 'node:path';
 import sharp from 'sharp';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { build } from '../lib/data/build.js';
-import { BuiltNames } from '../lib/data/build-names.js';
+import { build } from '../lib/data/make-shards.js';
+import { BuiltNames } from '../lib/data/make-shards-names.js';
 import { everyPair, findData } from '../lib/data/every-pair.js';
 import { readPicture } from '../lib/image.js';
 import { minigpt4, script } from './command.js';
@@ -102,7 +102,7 @@ tests('a run that was killed goes on to the same bytes', async () => {
   const [whole, out] = [join(folder, 'whole'), join(folder, 'killed')];
   await build({ list, out: whole, pairsPerShard: 4 });
   const ended = await script(`
-    const { build } = await import(lib + 'data/build.ts');
+    const { build } = await import(lib + 'data/make-shards.ts');
     await build({ list: ${JSON.stringify(list)}, out: ${JSON.stringify(out)}, pairsPerShard: 4,
       onProgress: (pairs) => pairs === 14 && process.kill(process.pid, 'SIGKILL') });`);
   assert.is(ended.signal, 'SIGKILL', ended.stderr);

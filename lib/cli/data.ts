@@ -1,7 +1,7 @@
 // `minigpt4 data doctor | build | align`: checks data sets, makes shards of them, and makes stage-2 data with a stage-1 model.
 import { InvalidArgumentError, type Command } from 'commander';
 import type { AlignOptions, AlignResult, AlignSummary, RefinerOptions } from '../data/align.js';
-import type { BuildOptions, BuildResult } from '../data/build.js';
+import type { BuildOptions, BuildResult } from '../data/make-shards.js';
 import type { DoctorOptions } from '../data/doctor.js';
 import { MiniGptError, toMiniGptError } from '../errors.js';
 import { checkOptions, loadRules } from '../options.js';
@@ -152,10 +152,10 @@ Examples:
 async function runBuild(list: string, { json, out, ...flags }: BuildFlags): Promise<void> {
   if (out === undefined)
     throw new MiniGptError('ERR_ARGUMENT', '--out: expected a folder or names as FOLDER/{00000..}.tar, found none');
-  const { checkBuildOptions } = await import('../data/build-options.js');
+  const { checkBuildOptions } = await import('../data/make-shards-options.js');
   const options = checkBuildOptions({ ...flags, list, out }, 'data build', flagOf);
   const signal = interruptSignal();
-  const { build } = await import('../data/build.js');
+  const { build } = await import('../data/make-shards.js');
   const progress = counter(json);
   let result: BuildResult;
   try {

@@ -4,16 +4,16 @@ import { join, resolve } from 'node:path';
 import { MiniGptError, abortedError } from '../errors.js';
 import { makeFolders } from '../formats/make-folders.js';
 import { replaceFile } from '../formats/replaced-file.js';
-import { newManifest, readManifest, type BuildManifest } from './build-manifest.js';
-import { BuiltNames } from './build-names.js';
-import { checkBuildOptions, type BuildOptions } from './build-options.js';
-import { buildPair, type BuiltPair } from './build-pair.js';
+import { newManifest, readManifest, type BuildManifest } from './make-shards-manifest.js';
+import { BuiltNames } from './make-shards-names.js';
+import { checkBuildOptions, type BuildOptions } from './make-shards-options.js';
+import { buildPair, type BuiltPair } from './make-shards-pair.js';
 import { everyPair, findData, type DataPlace } from './every-pair.js';
 import { mapAhead } from './map-ahead.js';
 import { isUnusable } from './source.js';
 import { TarWriter } from './tar-writer.js';
 
-export type { BuildOptions, ResizeMode } from './build-options.js';
+export type { BuildOptions, ResizeMode } from './make-shards-options.js';
 
 export interface BuildResult {
   /** For the `storage` of a configuration. */

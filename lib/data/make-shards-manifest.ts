@@ -5,7 +5,7 @@ import { basename, join } from 'node:path';
 import { z } from 'zod';
 import { MiniGptError } from '../errors.js';
 import { systemError } from '../formats/input-file.js';
-import type { BuildOptions } from './build-options.js';
+import type { BuildOptions } from './make-shards-options.js';
 import type { DataPlace } from './every-pair.js';
 
 const manifestRules = z.object({

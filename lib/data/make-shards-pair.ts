@@ -1,7 +1,7 @@
 // One pair as a shard holds it: the picture's file, and its caption as JSON.
 import { MiniGptError } from '../errors.js';
 import { readPicture, type DecodedPicture } from '../image.js';
-import type { BuildOptions } from './build-options.js';
+import type { BuildOptions } from './make-shards-options.js';
 import { wrongTurns } from './listed.js';
 import type { MetPair } from './every-pair.js';
 
