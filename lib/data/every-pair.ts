@@ -6,12 +6,13 @@ import { InputFile, systemError } from '../formats/input-file.js';
 import { nearest } from '../nearest.js';
 import { readCcSbuAlign } from './cc-sbu-align.js';
 import { readList } from './list.js';
-import type { ListedPair } from './listed.js';
+import { readPictureFile, type ListedPair } from './listed.js';
 import { readLlava } from './llava.js';
 import type { DataFormat, DatasetConfig } from './options.js';
 import type { Turn } from './pair.js';
 import { openShard, readShardEntry, type ShardEntry, type ShardFile } from './shard.js';
 import { shardNames } from './shard-names.js';
+import { maxPictureBytes } from './source.js';
 
 export const dataFormats = ['webdataset', 'cc_sbu_align', 'llava', 'list'] as const satisfies DataFormat[];
 
@@ -44,8 +45,6 @@ export interface DataPlace {
   paths: string[];
   images?: string;
 }
-
-const maxPictureBytes = 256 * 2 ** 20;
 
 /**
  * What kind of data set lies at `path`: shards by a pattern, a tar, a folder of tars, a cc_sbu_align folder, a LLaVA JSON file, a CSV or JSONL list.
@@ -141,17 +140,7 @@ function metListed(pair: ListedPair): MetPair {
   const { name, problem, turns } = pair;
   const readPicture = async () => {
     if (pair.picture === '') throw new MiniGptError('ERR_FILE_FORMAT', problem ?? 'has no picture');
-    const file = await InputFile.open(pair.picture);
-    try {
-      if (file.size > maxPictureBytes)
-        throw new MiniGptError(
-          'ERR_IMAGE',
-          `${pair.picture} has ${file.size} bytes; expected at most ${maxPictureBytes}`,
-        );
-      return await file.read(0, file.size);
-    } finally {
-      await file.close();
-    }
+    return readPictureFile(pair.picture);
   };
   return {
     name,

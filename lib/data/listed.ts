@@ -7,7 +7,15 @@ import { Random } from '../random.js';
 import { isBlank } from './captions.js';
 import type { DatasetConfig } from './options.js';
 import type { Turn } from './pair.js';
-import { otherData, type DataSource, type Draw, type PairStream, type Reference, type StreamPlace } from './source.js';
+import {
+  maxPictureBytes,
+  otherData,
+  type DataSource,
+  type Draw,
+  type PairStream,
+  type Reference,
+  type StreamPlace,
+} from './source.js';
 
 /** One pair of a list, the texts by the rules. */
 export interface ListedPair {
@@ -22,7 +30,6 @@ export interface ListedPair {
   about?: 'turns';
 }
 
-const maxPictureBytes = 256 * 2 ** 20;
 /** So many unusable pairs in a row, of a random order, mean that fewer than one in a thousand can be used. */
 const mostInRow = 20_000;
 
@@ -85,22 +92,24 @@ export class ListedSource implements DataSource {
   }
 }
 
+/** A picture's file, undecoded. Errors: those of InputFile, ERR_IMAGE (larger than any picture). */
+export async function readPictureFile(path: string): Promise<Buffer> {
+  const file = await InputFile.open(path);
+  try {
+    if (file.size > maxPictureBytes)
+      throw new MiniGptError('ERR_IMAGE', `${path} has ${file.size} bytes; expected at most ${maxPictureBytes}`);
+    return await file.read(0, file.size);
+  } finally {
+    await file.close();
+  }
+}
+
 function referenceTo(config: DatasetConfig, pair: ListedPair): Reference {
   return {
     name: `${config.name}/${pair.name}`,
     async read() {
       if (pair.problem !== undefined) throw new MiniGptError('ERR_FILE_FORMAT', pair.problem);
-      const file = await InputFile.open(pair.picture);
-      try {
-        if (file.size > maxPictureBytes)
-          throw new MiniGptError(
-            'ERR_IMAGE',
-            `${pair.picture} has ${file.size} bytes; expected at most ${maxPictureBytes}`,
-          );
-        return { picture: await file.read(0, file.size), turns: pair.turns };
-      } finally {
-        await file.close();
-      }
+      return { picture: await readPictureFile(pair.picture), turns: pair.turns };
     },
   };
 }

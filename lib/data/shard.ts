@@ -3,7 +3,7 @@ import { MiniGptError } from '../errors.js';
 import { InputFile } from '../formats/input-file.js';
 import { applyRules } from './captions.js';
 import type { Turn } from './pair.js';
-import { isUnusable } from './source.js';
+import { maxPictureBytes, isUnusable } from './source.js';
 import { readTarIndex, type TarMember } from './tar.js';
 
 /** The members of one key: `000012.jpg` and `000012.json` make a pair `000012`. */
@@ -31,7 +31,6 @@ export interface Shard extends ShardFile {
 /** In the order of preference, where a key has several. */
 const pictureKinds = ['jpg', 'jpeg', 'png', 'webp'];
 const captionKinds = ['json', 'txt'];
-const maxPictureBytes = 256 * 2 ** 20;
 const maxCaptionBytes = 16 * 2 ** 20;
 /** A caption that lies so near to its picture is read together with it. */
 const nearBytes = 16 * 1024;

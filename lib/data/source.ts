@@ -3,6 +3,9 @@ import { MiniGptError } from '../errors.js';
 import type { DatasetConfig } from './options.js';
 import type { SkippedPair, Turn } from './pair.js';
 
+/** Of a picture's file; a larger one is no picture. */
+export const maxPictureBytes = 256 * 2 ** 20;
+
 /** A pair that has not been read yet. */
 export interface Reference {
   /** As in Pair. */
