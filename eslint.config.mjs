@@ -5,7 +5,7 @@ import tseslint from 'typescript-eslint';
 const node = ['process', 'console', 'performance', 'setTimeout', 'clearTimeout', 'URL', 'Buffer', 'AbortController'];
 
 export default defineConfig(
-  globalIgnores(['dist/', 'build/', 'out/', 'prebuilds/', 'test/fixtures/']),
+  globalIgnores(['dist/', 'build/', 'out/', 'prebuilds/', 'gpu/kit/', 'test/fixtures/']),
   js.configs.recommended,
   {
     files: ['**/*.mjs'],

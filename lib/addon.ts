@@ -79,6 +79,12 @@ export interface NativeLoadOptions {
   /** A projection file that takes the place of the one in `model`. */
   projection?: string;
   device?: string;
+  /** Layers of the language model, from the last one back, that the device computes; default: as many as fit. */
+  gpuLayers?: number;
+  /** Where the picture's side is computed; default: on the device if it fits beside the language model. */
+  visionDevice?: 'cpu' | 'gpu';
+  /** Bytes that may be taken of the device's memory; default: what is free, less a reserve. */
+  gpuMemory?: number;
   threads?: number;
   cpuLevel?: string;
   /** Positions of one sequence at most; default: the model's context length, but 4096 at most. */
@@ -104,6 +110,10 @@ export interface NativeModelInfo {
   variant: string;
   template: string;
   device: string;
+  /** Layers of the language model that the device computes; on the CPU alone: 0. */
+  gpuLayers: number;
+  /** What computes the picture's side. */
+  visionDevice: 'cpu' | 'gpu';
   imageSize: number;
   imageTokens: number;
   /** Numbers that the projection takes for each of the picture's vectors; 0 for a language model alone. */

@@ -13,6 +13,7 @@ const errorCodes = [
   'ERR_CONTEXT_FULL',
   'ERR_OUT_OF_MEMORY',
   'ERR_NO_BACKEND',
+  'ERR_CUDA',
   'ERR_ABORTED',
   'ERR_CLOSED',
   'ERR_NAN_LOSS',

@@ -38,8 +38,11 @@ export interface ChatOptions extends Omit<GenerateOptions, 'signal'> {
   template?: TemplateName;
 }
 
-/** What computes: 'auto' takes the best there is. */
-export type Device = 'auto' | 'cpu' | 'cuda' | `cuda:${number}`;
+/**
+ * What computes: 'auto' takes the first NVIDIA GPU if there is one, else the CPU. 'simt' runs the GPU's kernels on the CPU and checks every
+ * access of theirs: for tests in a checkout, thousands of times slower than a GPU.
+ */
+export type Device = 'auto' | 'cpu' | 'cuda' | `cuda:${number}` | 'simt' | `simt:${number}`;
 /** Instruction set levels of the CPU. */
 export type CpuLevel = 'scalar' | 'avx2' | 'avx512';
 
@@ -52,6 +55,12 @@ export interface LoadOptions {
   projection?: string | URL;
   /** What computes. Default: 'cpu'. */
   device?: Device;
+  /** Layers of the language model that the GPU computes, the last ones; the CPU does the rest. Default: as many as its memory holds. */
+  gpuLayers?: number;
+  /** What computes the picture's side. Default: the same GPU where its memory holds both, else the CPU. */
+  visionDevice?: 'cpu' | 'gpu';
+  /** Bytes of the GPU's memory that the model may take. Default: what is free when it is loaded, less a reserve. */
+  gpuMemory?: number;
   /** Threads that compute. Default: the machine's cores. */
   threads?: number;
   /** The instruction set level, of those that the machine has. Default: its best. */
@@ -75,7 +84,10 @@ type Fields<Options> = Record<keyof Options, z.ZodType>;
 /** A value's rule and its name in errors: "expected …"; `known` are words of which the nearest is proposed. */
 const field = (expected: string, rule: z.ZodType, known: readonly string[] = []) => rule.meta({ expected, known });
 /** `native/ops` knows these; which of them this machine has, it tells itself. */
-const devices = ['auto', 'cpu', 'cuda'];
+export const devices = ['auto', 'cpu', 'cuda'];
+/** Of options and of configurations. */
+export const deviceRule = z.string().regex(/^(auto|cpu|(cuda|simt)(:\d{1,3})?)$/);
+export const deviceWords = "'auto', 'cpu', 'cuda' or 'cuda:N'";
 const cpuLevels = ['scalar', 'avx2', 'avx512'];
 const whole = (least: number, largest: number) => z.number().int().min(least).max(largest);
 const most = 2 ** 24; // of tokens and positions; no model has so many
@@ -120,7 +132,10 @@ const loadFields: Fields<LoadOptions> = {
   llm: path(),
   projection: path(),
   template,
-  device: field("'auto', 'cpu', 'cuda' or 'cuda:N'", z.string().regex(/^(auto|cpu|cuda(:\d{1,3})?)$/), devices),
+  device: field(deviceWords, deviceRule, devices),
+  gpuLayers: field(`a whole number from 0 to ${most}`, whole(0, most)),
+  visionDevice: field("'cpu' or 'gpu'", z.enum(['cpu', 'gpu']), ['cpu', 'gpu']),
+  gpuMemory: field('a whole number of bytes from 1', whole(1, Number.MAX_SAFE_INTEGER)),
   threads: field('a whole number from 1 to 1024', whole(1, 1024)),
   cpuLevel: field(`one of ${cpuLevels.join(', ')}`, z.enum(cpuLevels), cpuLevels),
   contextLength: field(`a whole number from 1 to ${most}`, whole(1, most)),

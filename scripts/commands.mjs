@@ -65,4 +65,5 @@ export function llvmTool(name) {
 }
 
 /** Every C++ file of ours. */
-export const nativeFiles = () => [...filesBelow('native', /\.(cpp|h)$/), ...filesBelow('test/native', /\.(cpp|h)$/)];
+export const nativeFiles = () =>
+  ['native', 'test/native', 'test/gpu', 'gpu'].flatMap((folder) => filesBelow(folder, /\.(cpp|h|cu)$/));

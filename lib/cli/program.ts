@@ -57,7 +57,10 @@ export function parseSeed(text: string): number | bigint {
 /** `topP` as the user writes it: `--top-p`. */
 export const flagOf = (key: string): string => `--${key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
 
-export type ModelFlags = Pick<LoadOptions, 'device' | 'threads' | 'contextLength'> & {
+export type ModelFlags = Pick<
+  LoadOptions,
+  'device' | 'gpuLayers' | 'visionDevice' | 'gpuMemory' | 'threads' | 'contextLength'
+> & {
   model?: string;
   llm?: string;
   projection?: string;
@@ -68,13 +71,27 @@ export function addModelFlags(command: Command): Command {
     .option('--model <file>', 'bundle or vision file (default: MINIGPT4_MODEL, or else the embedded miniature)')
     .option('--llm <file>', "llama-architecture GGUF in place of the bundle's language model")
     .option('--projection <file>', "projection file in place of the model's own")
-    .option('--device <name>', 'what computes (default: cpu)')
+    .option('--device <name>', 'what computes: cpu, cuda, cuda:N or auto (default: cpu)')
+    .option('--gpu-layers <n>', 'layers of the language model on the GPU (default: as many as fit)', parseNumber)
+    .option('--vision-device <name>', "what computes the picture's side: gpu or cpu (default: gpu if it fits)")
+    .option('--gpu-memory <bytes>', "of the GPU's memory at most (default: what is free)", parseNumber)
     .option('--threads <n>', "threads that compute (default: the machine's cores)", parseNumber)
     .option('--context-length <n>', "positions of a conversation at most (default: the model's)", parseNumber);
 }
 
 export function modelFlags(flags: ModelFlags & PictureFlags): LoadOptions {
-  return picked(flags, ['model', 'llm', 'projection', 'device', 'threads', 'contextLength', 'maxPixels']);
+  return picked(flags, [
+    'model',
+    'llm',
+    'projection',
+    'device',
+    'gpuLayers',
+    'visionDevice',
+    'gpuMemory',
+    'threads',
+    'contextLength',
+    'maxPixels',
+  ]);
 }
 
 export interface PictureFlags {
@@ -122,7 +139,10 @@ export function generateFlags(flags: GenerateFlags): GenerateOptions & { templat
   ]);
 }
 
-function picked<Flags extends object, Key extends keyof Flags>(flags: Flags, keys: readonly Key[]): Pick<Flags, Key> {
+export function picked<Flags extends object, Key extends keyof Flags>(
+  flags: Flags,
+  keys: readonly Key[],
+): Pick<Flags, Key> {
   return Object.fromEntries(keys.filter((key) => flags[key] !== undefined).map((key) => [key, flags[key]])) as Pick<
     Flags,
     Key

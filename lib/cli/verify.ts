@@ -1,10 +1,10 @@
 // `minigpt4 verify DIR`: a table of every stage's largest error, the allowed one, and whether it passes.
 import { InvalidArgumentError, type Command } from 'commander';
 import { WRITABLE_TYPES, type WritableType } from '../convert/options.js';
-import { checkOptions, loadRules } from '../options.js';
+import { checkOptions, loadRules, type LoadOptions } from '../options.js';
 import type { StageResult } from '../verify/measure.js';
 import { nearest } from '../nearest.js';
-import { exitCodes, flagOf, jsonLine, parseNumber } from './program.js';
+import { exitCodes, flagOf, jsonLine, parseNumber, picked } from './program.js';
 
 function parseType(text: string): WritableType {
   const type = WRITABLE_TYPES.find((name) => name === text.toLowerCase());
@@ -24,6 +24,7 @@ export function register(program: Command): void {
     )
     .argument('<dir>', 'fixture directory (expected.json, expected.safetensors, checkpoints, images)')
     .option('--type <type>', 'type of the converted weights', parseType, 'f32' as WritableType)
+    .option('--device <name>', 'what computes: cpu, cuda, cuda:N or auto (default: cpu)')
     .option('--threads <n>', "threads that compute (default: the machine's cores)", parseNumber)
     .option('--json', 'one JSON object: type, pass, stages')
     .addHelpText(
@@ -36,10 +37,15 @@ Examples:
     .action(run);
 }
 
-async function run(directory: string, flags: { type: WritableType; threads?: number; json?: boolean }): Promise<void> {
-  const { threads } = checkOptions(
+interface Flags extends Pick<LoadOptions, 'device' | 'threads'> {
+  type: WritableType;
+  json?: boolean;
+}
+
+async function run(directory: string, flags: Flags): Promise<void> {
+  const computing: Pick<Flags, 'device' | 'threads'> = checkOptions(
     loadRules,
-    flags.threads === undefined ? {} : { threads: flags.threads },
+    picked(flags, ['device', 'threads']),
     'verify',
     flagOf,
   );
@@ -47,7 +53,7 @@ async function run(directory: string, flags: { type: WritableType; threads?: num
   let head = line('stage', 'largest error', 'allowed', ''); // comes with the first result: what cannot begin has no table
   const stages = await verify(directory, {
     type: flags.type,
-    ...(threads === undefined ? {} : { threads }),
+    ...computing,
     ...(flags.json
       ? {}
       : {

@@ -1,6 +1,7 @@
 // Every key that a training configuration may have: the original's sections and keys, and ours. The names are the original's, so that its
 // files are read as they are.
 import { z } from 'zod';
+import { deviceRule, devices, deviceWords } from '../options.js';
 import { scheduleNames } from './schedule.js';
 
 /** A key's rule. Without a rule: known from the original, without a meaning here. */
@@ -132,10 +133,7 @@ const run: Section = {
   output_dir: path('a folder for the runs'),
   resume_ckpt_path: path('the path of a checkpoint, of a run, or of a folder with runs'),
   evaluate: only(false),
-  device: field("'auto', 'cpu', 'cuda' or 'cuda:N'", z.string().regex(/^(auto|cpu|cuda(:\d{1,3})?)$/), {
-    known: ['auto', 'cpu', 'cuda'],
-    fallback: 'auto',
-  }),
+  device: field(deviceWords, deviceRule, { known: devices, fallback: 'auto' }),
   threads: field('a whole number from 1 to 1024', z.number().int().min(1).max(1024)),
   max_rows: whole(1, { fallback: 2048 }),
   max_grad_norm: from0({ fallback: 0 }),

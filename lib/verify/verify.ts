@@ -9,6 +9,7 @@ import { MiniGptError } from '../errors.js';
 import { generateGreedy } from '../generate.js';
 import { readPicture, type DecodedPicture } from '../image.js';
 import { defaultPrompt } from '../model.js';
+import type { Device } from '../options.js';
 import { renderPrompt, templateOf, withImage, withQuestion } from '../prompt.js';
 import { bytesOf, floatsOf, openFixture, type Fixture } from './fixture.js';
 import {
@@ -26,6 +27,8 @@ import { verifyTraining } from './training.js';
 export interface VerifyOptions {
   /** Type of the converted weights. Default: 'f32'. */
   type?: WritableType;
+  /** What computes. Default: 'cpu'. */
+  device?: Device;
   threads?: number;
   cpuLevel?: string;
   /** Told each result as it comes. */
@@ -155,12 +158,13 @@ class Verification {
   }
 
   #load(model: string, llm?: string): Promise<NativeModel> {
-    const { threads, cpuLevel } = this.#options;
+    const { device, threads, cpuLevel } = this.#options;
     // the cache in float32, so that only what is verified can differ
     return addon.loadModel({
       model,
       kvType: 'f32',
       ...(llm === undefined ? {} : { llm }),
+      ...(device === undefined ? {} : { device }),
       ...(threads === undefined ? {} : { threads }),
       ...(cpuLevel === undefined ? {} : { cpuLevel }),
     });

@@ -12,6 +12,7 @@
 #include "addon/errors.h"
 #include "addon/task.h"
 #include "addon/values.h"
+#include "core/binary_folder.h"
 
 namespace minigpt4::addon {
 

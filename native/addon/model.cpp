@@ -231,6 +231,9 @@ class NativeModel : public Napi::ObjectWrap<NativeModel> {
       object.Set("variant", model.sees() ? model.vision().variant : "");
       object.Set("template", model.sees() ? model.vision().conversation : "");
       object.Set("device", engine.device());
+      const MiniGpt4& loaded = engine.model();
+      object.Set("gpuLayers", loaded.on_device() ? loaded.placement().device_layers : 0);
+      object.Set("visionDevice", loaded.on_device() && loaded.placement().vision_on_device ? "gpu" : "cpu");
       object.Set("imageSize", model.sees() ? model.vision().vit.image_size : 0);
       object.Set("imageTokens", model.image_tokens());
       object.Set("projectionInput", model.sees() ? model.projection().input : 0);
@@ -417,6 +420,19 @@ DeviceOptions to_device_options(const Napi::Object& o) {
   return device;
 }
 
+PlacementWishes to_placement_wishes(const Napi::Object& o) {
+  PlacementWishes wishes;
+  if (has(o, "gpuLayers")) wishes.device_layers = int(to_integer(o.Get("gpuLayers"), "gpuLayers", 0, 1 << 24));
+  if (has(o, "gpuMemory")) wishes.memory = uint64_t(to_integer(o.Get("gpuMemory"), "gpuMemory", 1, int64_t(1) << 53));
+  if (has(o, "visionDevice")) {
+    const std::string device = to_string(o.Get("visionDevice"), "visionDevice");
+    if (device != "cpu" && device != "gpu")
+      fail(code::argument, "visionDevice: expected \"cpu\" or \"gpu\", found \"", device, "\"");
+    wishes.vision_on_device = device == "gpu";
+  }
+  return wishes;
+}
+
 EngineOptions to_engine_options(const Napi::Object& o) {
   constexpr int64_t kLongest = 1 << 24;
   EngineOptions options;
@@ -440,6 +456,7 @@ Napi::Value load_model(const Napi::CallbackInfo& call) {
     const std::string model_path = path("model"), llm_path = path("llm"), projection_path = path("projection");
     const DeviceOptions device = to_device_options(o);
     const EngineOptions options = to_engine_options(o);
+    const PlacementWishes wishes = to_placement_wishes(o);
     std::shared_ptr<Progress> progress;
     if (has(o, "onProgress"))
       progress = std::make_shared<Progress>(env, to_function(o.Get("onProgress"), "onProgress"));
@@ -448,7 +465,12 @@ Napi::Value load_model(const Napi::CallbackInfo& call) {
         [=]() -> Finish {
           const ModelFiles files = ModelFiles::open(model_path, llm_path, projection_path);
           auto tokenizer = make_tokenizer(vocabulary_from_gguf(files.language_model()));
-          auto model = std::make_unique<MiniGpt4>(make_ops(device), files, [&](double fraction) {
+          Backends backends{make_ops(device), nullptr};
+          const LlamaConfig llama = read_llama_config(files.language_model());
+          const Placement placement = place(files, *backends.device, wishes, cache_of(options, llama));
+          if (placement.device_layers < llama.depth || (files.model && !placement.vision_on_device))
+            backends.host = make_cpu_ops(device.cpu);
+          auto model = std::make_unique<MiniGpt4>(std::move(backends), placement, files, [&](double fraction) {
             if (progress) progress->tell(fraction, progress);
           });
           auto engine = std::make_shared<std::unique_ptr<Engine>>(

@@ -271,7 +271,7 @@ class NativeTrainer : public Napi::ObjectWrap<NativeTrainer> {
 /// Bytes in the backend's memory.
 int64_t held(MiniGpt4& model) {
   int64_t bytes = 0;
-  for (const Holding& holding : model.ops().holdings()) bytes += int64_t(holding.bytes);
+  for (const Holding& holding : model.holdings()) bytes += int64_t(holding.bytes);
   return bytes;
 }
 

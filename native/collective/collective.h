@@ -45,7 +45,4 @@ class Collective {
   void* group_;
 };
 
-/// The folder of the binary that this code is linked into; plug-ins lie there.
-std::string binary_folder();
-
 }  // namespace minigpt4

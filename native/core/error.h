@@ -28,6 +28,7 @@ inline constexpr const char* aborted = "ERR_ABORTED";
 inline constexpr const char* closed = "ERR_CLOSED";
 inline constexpr const char* nan_loss = "ERR_NAN_LOSS";      // a loss or a gradient that is not finite
 inline constexpr const char* collective = "ERR_COLLECTIVE";  // another process of the run failed or cannot be reached
+inline constexpr const char* cuda = "ERR_CUDA";              // a device failed while it computed
 inline constexpr const char* internal = "ERR_INTERNAL";      // a defect of ours
 }  // namespace code
 

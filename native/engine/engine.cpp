@@ -5,8 +5,6 @@
 namespace minigpt4 {
 namespace {
 
-// Logits are fetched for so many rows at a time: a vocabulary of 32,000 floats is 128 KB a row.
-constexpr int kLogitRows = 8;
 // Longer contexts than this must be asked for: a 7B model's cache takes 0.5 MiB a position.
 constexpr int kDefaultContext = 4096;
 
@@ -30,17 +28,19 @@ const Error kAborted(code::aborted, "the answer was aborted");
 
 }  // namespace
 
+CacheWishes cache_of(const EngineOptions& options, const LlamaConfig& llama) {
+  const int pages = cache_pages(options.cache_length, context_of(llama, options.context_length));
+  return {pages, options.kv_type, options.max_rows, kLogitRows, options.max_sequences};
+}
+
 Engine::Engine(std::unique_ptr<MiniGpt4> model, std::unique_ptr<Tokenizer> tokenizer, const EngineOptions& options)
     : model_(std::move(model)),
       tokenizer_(std::move(tokenizer)),
       options_(options),
       context_(context_of(model_->llama(), options.context_length)),
       pool_(cache_pages(options.cache_length, context_)),
-      cache_(model_->ops(), model_->llama(), options.kv_type, pool_.pages()),
-      llama_(model_->ops(), model_->llama(), model_->llama_weights(), options.max_rows, kLogitRows),
-      batch_(*model_, llama_, cache_, context_, options.max_sequences),
-      logits_(model_->ops(), int64_t(kLogitRows) * model_->llama().vocab),
-      host_logits_(size_t(kLogitRows) * size_t(model_->llama().vocab)) {
+      batch_(*model_, {options.max_rows, options.max_sequences, context_, pool_.pages(), options.kv_type}, kLogitRows),
+      next_(batch_.last(), model_->llama().vocab, options.max_sequences, tokenizer_->size()) {
   if (tokenizer_->size() > model_->llama().vocab) {
     fail(code::shape, "the tokenizer has ", tokenizer_->size(), " pieces, but the language model's vocabulary ",
          model_->llama().vocab);
@@ -237,15 +237,13 @@ std::vector<Engine::Stage> Engine::trace(const std::vector<PromptPart>& parts) {
   const Trace record = recorder(stages);
   Sequence sequence(pool_);
   while (sequence.length() < int(prompt.size())) {
-    const int from = sequence.length(), n = std::min(llama_.max_rows(), int(prompt.size()) - from);
+    const int from = sequence.length(), n = std::min(batch_.max_rows(), int(prompt.size()) - from);
     make_room(sequence, n);
     const Prompt rows(prompt.begin() + from, prompt.begin() + from + n);
     if (!batch_.run({{&sequence, rows}}, record, [this] { return closing_.load(); })) throw kClosed;
     for (int row = 0; row < n; row += kLogitRows) {
-      std::vector<int32_t> wanted;
-      for (int i = row; i < std::min(n, row + kLogitRows); ++i) wanted.push_back(i);
-      llama_.logits(logits_, batch_.x(), wanted.data(), int(wanted.size()));
-      record("logits", logits_, int64_t(wanted.size()), model_->llama().vocab);
+      const int count = std::min(kLogitRows, n - row);
+      record(batch_.last().ops(), "logits", next_.logits(batch_.x(), row, count), count, model_->llama().vocab);
     }
   }
   return stages;
@@ -264,8 +262,8 @@ void Engine::step() {
       for (const ConversationRef& conversation : active_) {
         Generation& answer = *conversation->answer;
         const bool decodes = conversation->sequence.length() >= int(answer.prompt().size());
-        if (decodes != decoding || rows >= llama_.max_rows()) continue;
-        Prompt next = answer.next_rows(llama_.max_rows() - rows);
+        if (decodes != decoding || rows >= batch_.max_rows()) continue;
+        Prompt next = answer.next_rows(batch_.max_rows() - rows);
         rows += int(next.size());
         make_room(conversation->sequence, int(next.size()));
         conversation->last_used = ++clock_;
@@ -276,8 +274,18 @@ void Engine::step() {
     const auto interrupted = [&] {
       return closing_ || std::any_of(owners.begin(), owners.end(), [](const auto& c) { return c->answer->aborted(); });
     };
-    // who was aborted is dropped before the pass is run again for the others, with the same result
-    if (batch_.run(parts, {}, interrupted)) draw(parts, owners);
+    const std::vector<Due> due = due_of(parts, owners);
+    const int n = int(due.size());
+    if (BatchRunner::is_step(parts) && due.size() == parts.size()) {
+      upload_draws(due);
+      batch_.step(parts, [&] { next_.draw(batch_.x(), n); });
+    } else {
+      // who was aborted is dropped before the pass is run again for the others, with the same result
+      if (!batch_.run(parts, {}, interrupted) || n == 0) return;
+      upload_draws(due);
+      next_.draw(batch_.x(), n);
+    }
+    hand_out(due);
   } catch (...) {
     // what went wrong cannot be laid at one conversation's door: all that took part end with it, the engine goes on
     const Error error = as_error(std::current_exception());
@@ -306,9 +314,9 @@ void Engine::admit() {
     const ConversationRef next = waiting_.front();
     if (promised + pages_for(next->answer->most_positions(context_)) > pool_.pages()) return;
     waiting_.pop_front();
-    share_beginning(*next);
-    next->answer->begin();
     active_.push_back(next);
+    share_beginning(*next);
+    next->answer->begin(next_.take_place());
   }
 }
 
@@ -346,38 +354,42 @@ void Engine::make_room(Sequence& sequence, int positions) {
     }
     oldest->sequence.truncate(0);
   }
-  for (const Sequence::Copy& copy : copies) {
-    for (int i = 0; i < cache_.layers(); ++i) model_->ops().kv_copy_page(cache_.layer(i), copy.to, copy.from);
-  }
+  for (const Sequence::Copy& copy : copies) batch_.copy_page(copy.to, copy.from);
 }
 
-/// Logits and the next token of everybody whose rows are complete.
-void Engine::draw(const std::vector<BatchPart>& parts, const std::vector<ConversationRef>& owners) {
-  const int vocab = model_->llama().vocab;
-  std::vector<int32_t> rows;
-  std::vector<ConversationRef> due;
+/// Before a pass: everybody whose rows it completes.
+std::vector<Engine::Due> Engine::due_of(const std::vector<BatchPart>& parts,
+                                        const std::vector<ConversationRef>& owners) {
+  std::vector<Due> due;
   int32_t last = -1;
   for (size_t i = 0; i < parts.size(); ++i) {
     last += int32_t(parts[i].rows.size());
-    if (owners[i]->answer->logits_due(0)) {
-      rows.push_back(last);
-      due.push_back(owners[i]);
-    }
+    if (owners[i]->answer->logits_due(int(parts[i].rows.size()))) due.push_back({owners[i], last});
   }
-  for (size_t at = 0; at < rows.size(); at += kLogitRows) {
-    const int n = int(std::min<size_t>(kLogitRows, rows.size() - at));
-    llama_.logits(logits_, batch_.x(), rows.data() + at, n);
-    model_->ops().download(host_logits_.data(), logits_, size_t(n) * size_t(vocab) * sizeof(float));
-    for (int i = 0; i < n; ++i) {
-      const ConversationRef& conversation = due[at + size_t(i)];
-      try {
-        if (!conversation->answer->accept(host_logits_.data() + size_t(i) * size_t(vocab), tokenizer_->size(),
-                                          context_)) {
-          end(conversation, nullptr);
-        }
-      } catch (const Error& error) {
-        end(conversation, &error);
-      }
+  return due;
+}
+
+/// Uses up random numbers: only for a pass that is not run again.
+void Engine::upload_draws(const std::vector<Due>& due) {
+  std::vector<int32_t> rows;
+  std::vector<Ops::Draw> draws;
+  for (const auto& [owner, row] : due) {
+    rows.push_back(row);
+    draws.push_back(owner->answer->next_draw());
+  }
+  next_.upload(rows, draws);
+}
+
+/// The tokens drawn, each to its answer.
+void Engine::hand_out(const std::vector<Due>& due) {
+  const std::vector<int32_t> ids = next_.download(int(due.size()));
+  for (size_t i = 0; i < due.size(); ++i) {
+    const auto& [owner, row] = due[i];
+    try {
+      if (ids[i] < 0) fail_not_finite(-1 - ids[i], next_.logit(batch_.x(), row, -1 - ids[i]));
+      if (!owner->answer->accept(ids[i], context_)) end(owner, nullptr);
+    } catch (const Error& error) {
+      end(owner, &error);
     }
   }
 }
@@ -390,6 +402,7 @@ void Engine::end(ConversationRef conversation, const Error* error) noexcept {
   // the answer goes before its caller hears of it, so that the caller may ask again at once
   const std::unique_ptr<Generation> answer = std::move(conversation->answer);
   const GenerateCallbacks& callbacks = answer->callbacks();
+  if (answer->generated()) next_.give_place(answer->generated());
   Job telling{[&] {
                 if (error) {
                   if (callbacks.on_error) callbacks.on_error(*error);
@@ -437,7 +450,7 @@ Prompt Engine::assemble(const std::vector<PromptPart>& parts) const {
 
 /// Collects stages in host memory; chunks of one stage are put end to end.
 Trace Engine::recorder(std::vector<Stage>& stages) {
-  return [this, &stages](const std::string& name, const float* rows, int64_t T, int64_t C) {
+  return [&stages](Ops& ops, const std::string& name, const float* rows, int64_t T, int64_t C) {
     auto stage = std::find_if(stages.begin(), stages.end(), [&](const Stage& s) { return s.name == name; });
     if (stage == stages.end()) {
       stages.push_back({name, {}, 0, C});
@@ -446,7 +459,7 @@ Trace Engine::recorder(std::vector<Stage>& stages) {
     const size_t before = stage->values.size();
     stage->values.resize(before + size_t(T) * size_t(C));
     stage->rows += T;
-    model_->ops().download(stage->values.data() + before, rows, size_t(T) * size_t(C) * sizeof(float));
+    ops.download(stage->values.data() + before, rows, size_t(T) * size_t(C) * sizeof(float));
   };
 }
 

@@ -13,6 +13,8 @@
 
 #include "engine/batch.h"
 #include "engine/generation.h"
+#include "engine/next_tokens.h"
+#include "models/placement.h"
 #include "text/tokenizer.h"
 
 namespace minigpt4 {
@@ -37,6 +39,10 @@ struct Conversation {
 };
 using ConversationRef = std::shared_ptr<Conversation>;
 
+/// What an engine with these options keeps on the backend beside the model's weights. Errors: ERR_ARGUMENT (lengths out of
+/// range).
+CacheWishes cache_of(const EngineOptions& options, const LlamaConfig& llama);
+
 class Engine {
  public:
   /// Errors: ERR_ARGUMENT (lengths out of range), ERR_SHAPE (a tokenizer of another size than the model's), ERR_OUT_OF_MEMORY.
@@ -46,8 +52,8 @@ class Engine {
   const MiniGpt4& model() const { return *model_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   int context_length() const { return context_; }
-  std::string device() const { return model_->ops().describe(); }
-  std::vector<Holding> holdings() const { return model_->ops().holdings(); }
+  std::string device() const { return model_->describe(); }
+  std::vector<Holding> holdings() const { return model_->holdings(); }
 
   // Any thread may call what follows. Results come through callbacks on the engine's thread; after close() everything
   // is refused with ERR_CLOSED.
@@ -57,7 +63,8 @@ class Engine {
   /// ERR_CLOSED, ERR_ARGUMENT (a generation is running in this conversation, ids outside the vocabulary), …
   void generate(const ConversationRef& conversation, std::vector<PromptPart> parts, GenerateOptions options,
                 GenerateCallbacks callbacks);
-  /// Ends the answer asked for last, running or waiting, with ERR_ABORTED: within a token, in a prompt within a layer.
+  /// Ends the answer asked for last, running or waiting, with ERR_ABORTED: after the token that is being computed, in a
+  /// prompt after the layer.
   void abort(const ConversationRef& conversation);
   /// Ends it with ERR_CLOSED and returns its pages.
   void close(const ConversationRef& conversation);
@@ -100,11 +107,8 @@ class Engine {
   EngineOptions options_;
   int context_;
   KvPagePool pool_;
-  KvCache cache_;
-  Llama llama_;
   BatchRunner batch_;
-  Buffer<float> logits_;
-  std::vector<float> host_logits_;
+  NextTokens next_;
 
   size_t longest_piece_;  // bytes of the vocabulary's longest
 
@@ -136,10 +140,17 @@ class Engine {
   void admit();
   void share_beginning(Conversation& conversation);
   void make_room(Sequence& sequence, int positions);
-  void draw(const std::vector<BatchPart>& parts, const std::vector<ConversationRef>& owners);
+  /// An answer whose next token is due when a pass is through: row `row` of its result has the logits.
+  struct Due {
+    ConversationRef owner;
+    int32_t row;
+  };
+  static std::vector<Due> due_of(const std::vector<BatchPart>& parts, const std::vector<ConversationRef>& owners);
+  void upload_draws(const std::vector<Due>& due);
+  void hand_out(const std::vector<Due>& due);
   void end(ConversationRef conversation, const Error* error) noexcept;
   Prompt assemble(const std::vector<PromptPart>& parts) const;
-  Trace recorder(std::vector<Stage>& stages);
+  static Trace recorder(std::vector<Stage>& stages);
 };
 
 }  // namespace minigpt4

@@ -32,7 +32,7 @@ Generation::Generation(const Tokenizer& tokenizer, Sequence& sequence, Prompt pr
       options_(std::move(options)),
       callbacks_(std::move(callbacks)),
       abort_(std::move(abort)),
-      sampler_(options_.sampling),
+      draws_(options_.sampling),
       detokenizer_(tokenizer),
       stops_(options_.stop),
       requested_(requested) {
@@ -47,7 +47,8 @@ int Generation::most_positions(int context) const {
   return int(std::min<int64_t>(context, int64_t(prompt_.size()) + options_.max_tokens));
 }
 
-void Generation::begin() {
+void Generation::begin(uint32_t* generated) {
+  generated_ = generated;
   began_ = Clock::now();
   const int keep = std::min(common_prefix(sequence_.slots(), prompt_), int(prompt_.size()) - 1);
   sequence_.truncate(keep);
@@ -65,8 +66,7 @@ Prompt Generation::next_rows(int limit) const {
 
 bool Generation::logits_due(int rows) const { return size_t(sequence_.length()) + size_t(rows) >= prompt_.size(); }
 
-bool Generation::accept(const float* logits, int vocab, int context) {
-  const int32_t id = sampler_.next(logits, vocab);
+bool Generation::accept(int32_t id, int context) {
   if (result_.ids.empty()) {
     first_token_ = Clock::now();
     result_.prefill_ms = milliseconds(began_, first_token_);

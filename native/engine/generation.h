@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "core/error.h"
+#include "engine/draws.h"
 #include "engine/sequence.h"
 #include "text/detokenizer.h"
-#include "text/sampler.h"
 #include "text/stop_matcher.h"
 
 namespace minigpt4 {
@@ -51,7 +51,7 @@ class Generation {
  public:
   using Clock = std::chrono::steady_clock;
 
-  /// `requested`: when the caller asked. Errors: those of Sampler; ERR_ARGUMENT (max_tokens < 1, empty prompt).
+  /// `requested`: when the caller asked. Errors: those of Draws; ERR_ARGUMENT (max_tokens < 1, empty prompt).
   Generation(const Tokenizer& tokenizer, Sequence& sequence, Prompt prompt, GenerateOptions options,
              GenerateCallbacks callbacks, AbortToken abort, Clock::time_point requested);
 
@@ -62,14 +62,17 @@ class Generation {
   /// Positions that this answer takes at most, prompt included.
   int most_positions(int context) const;
   /// Starts the clock and keeps of the sequence's cache what the prompt begins with; the last position is always
-  /// computed anew, because its logits are needed.
-  void begin();
+  /// computed anew, because its logits are needed. `generated`: where the backend marks the ids drawn, none yet.
+  void begin(uint32_t* generated);
+  uint32_t* generated() const { return generated_; }  // null before begin()
   /// What stands at the positions that are to be computed next: at most `limit` of the prompt's, or the last token.
   Prompt next_rows(int limit) const;
   /// True when computing these rows completes the prompt or the last token, so that logits are due.
   bool logits_due(int rows) const;
-  /// Draws the next token. True: the answer goes on; false: it is over and `result()` is complete.
-  bool accept(const float* logits, int vocab, int context);
+  /// How the next token is drawn; ask once a token.
+  Ops::Draw next_draw() { return draws_.next(generated_); }
+  /// Takes the token drawn. True: the answer goes on; false: it is over and `result()` is complete.
+  bool accept(int32_t id, int context);
   GenerateResult& result() { return result_; }
 
  private:
@@ -78,11 +81,12 @@ class Generation {
   GenerateOptions options_;
   GenerateCallbacks callbacks_;
   AbortToken abort_;
-  Sampler sampler_;
+  Draws draws_;
   StreamingDetokenizer detokenizer_;
   StopMatcher stops_;
   GenerateResult result_;
   std::vector<int32_t> unsent_;  // ids since the last on_text
+  uint32_t* generated_ = nullptr;
   Clock::time_point requested_, began_, first_token_;
 
   bool finish(FinishReason reason);

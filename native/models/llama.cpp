@@ -3,12 +3,13 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "models/linear.h"
 
 namespace minigpt4 {
 
-KvCache::KvCache(Ops& ops, const LlamaConfig& c, Type type, int pages) {
+KvCache::KvCache(Ops& ops, const LlamaConfig& c, Type type, int pages, LayerRange range) : begin_(range.begin) {
   const int64_t bytes = int64_t(pages) * c.kv_heads * kPagePositions * c.head_dim * int64_t(info(type).block_bytes);
-  for (int i = 0; i < c.depth; ++i) {
+  for (int i = range.begin; i < range.end; ++i) {
     memory_.emplace_back(ops, bytes, "kv cache");
     void* k = memory_.back();
     memory_.emplace_back(ops, bytes, "kv cache");
@@ -18,33 +19,30 @@ KvCache::KvCache(Ops& ops, const LlamaConfig& c, Type type, int pages) {
 }
 
 KvCache KvCache::passing(Ops& ops, const LlamaConfig& c, int pages) {
-  LlamaConfig one = c;
-  one.depth = 1;
-  KvCache cache(ops, one, Type::F32, pages);
+  KvCache cache(ops, c, Type::F32, pages, {0, 1});
   cache.layers_.resize(size_t(c.depth), cache.layers_.front());
   return cache;
 }
 
-Llama::Llama(Ops& ops, const LlamaConfig& config, const LlamaWeights& weights, int max_rows, int max_logits)
+Llama::Llama(Ops& ops, const LlamaConfig& config, const LlamaWeights& weights, LayerRange range, int max_rows,
+             int max_logits)
     : ops_(ops),
       c_(config),
       w_(weights),
+      range_(range),
       max_rows_(max_rows),
       frequencies_(ops, config.rope_dims / 2),
       rotation_(ops, int64_t(max_rows) * config.rope_dims),
-      h_(ops, int64_t(max_rows) * config.width),
       q_(ops, int64_t(max_rows) * config.heads * config.head_dim),
       k_(ops, int64_t(max_rows) * config.kv_heads * config.head_dim),
       v_(ops, int64_t(max_rows) * config.kv_heads * config.head_dim),
       attended_(ops, int64_t(max_rows) * config.heads * config.head_dim),
       gate_(ops, int64_t(max_rows) * config.mlp),
       up_(ops, int64_t(max_rows) * config.mlp),
-      last_(ops, int64_t(max_logits) * config.width),
-      ids_(ops, max_rows),
-      rows_(ops, max_logits) {
+      last_(ops, int64_t(max_logits) * config.width) {
   const int half = c_.rope_dims / 2;
   std::vector<float> frequencies(size_t(half), 0.0f), factors(size_t(half), 1.0f);
-  if (w_.rope_factors) ops_.download(factors.data(), w_.rope_factors.get(), factors.size() * sizeof(float));
+  if (!w_.rope_factors.empty()) factors = w_.rope_factors;
   for (int i = 0; i < half; ++i) {
     if (!(factors[size_t(i)] > 0)) {
       fail(code::file_format, "rope_freqs.weight holds ", factors[size_t(i)], " at ", i, ", expected positive numbers");
@@ -60,52 +58,43 @@ Llama::Llama(Ops& ops, const LlamaConfig& config, const LlamaWeights& weights, i
   ops_.upload(frequencies_, frequencies.data(), frequencies.size() * sizeof(float));
 }
 
-void Llama::embed(float* y, const int32_t* ids, int T) {
-  for (int t = 0; t < T; ++t) {
-    if (ids[t] < 0 || ids[t] >= c_.vocab) {
-      fail(code::argument, "token id ", ids[t], " is outside the vocabulary of ", c_.vocab, " tokens");
-    }
-  }
-  ops_.upload(ids_, ids, size_t(T) * sizeof(int32_t));
-  ops_.embed(y, *w_.embedding, ids_, T);
+size_t Llama::scratch_bytes(const LlamaConfig& c, int max_rows, int max_logits) {
+  const size_t row = size_t(c.rope_dims) + 2 * size_t(c.heads + c.kv_heads) * size_t(c.head_dim) + 2 * size_t(c.mlp);
+  const size_t values = size_t(c.rope_dims / 2) + size_t(max_rows) * row + size_t(max_logits) * size_t(c.width);
+  return values * sizeof(float);
 }
+
+void Llama::embed(float* y, const int32_t* ids, int T) { ops_.embed(y, *w_.embedding, ids, T); }
 
 bool Llama::forward(float* x, const RaggedBatch& batch, const KvCache& cache, const Trace& trace, const Stop& stop,
                     float* kept) {
   const int T = batch.rows, C = c_.width, D = c_.head_dim, half = c_.rope_dims / 2;
   const float scale = 1 / std::sqrt(float(D));
   ops_.rope_table(rotation_, batch.positions, frequencies_, T, half);
-  for (int i = 0; i < c_.depth; ++i) {
+  for (int i = range_.begin; i < range_.end; ++i) {
     if (stop && stop()) return false;
     if (kept) ops_.copy(kept + int64_t(i) * T * C, x, size_t(T) * size_t(C) * sizeof(float));
     const LlamaLayer& l = w_.layers[size_t(i)];
     const KvPages& pages = cache.layer(i);
     // x = x + out(attention(rope(q), rope(k), v)), all of norm(x)
-    ops_.rms_norm(h_, x, l.attention_norm.weight.get(), T, C, c_.eps);
-    ops_.matmul(q_, *l.q.weight, h_, l.q.bias.get(), T, Accumulate::no);
-    ops_.matmul(k_, *l.k.weight, h_, l.k.bias.get(), T, Accumulate::no);
-    ops_.matmul(v_, *l.v.weight, h_, l.v.bias.get(), T, Accumulate::no);
+    multiply(ops_, {{q_, &l.q}, {k_, &l.k}, {v_, &l.v}}, rms_normed(x, l.attention_norm, c_.eps), T);
     ops_.rope(q_, rotation_, T, c_.heads, D, half);
     ops_.rope(k_, rotation_, T, c_.kv_heads, D, half);
     ops_.kv_write(pages, k_, v_, batch);
     ops_.attend_paged(attended_, q_, pages, batch, c_.heads, scale);
-    ops_.matmul(x, *l.out.weight, attended_, l.out.bias.get(), T, Accumulate::yes);
+    multiply(ops_, {{x, &l.out, Accumulate::yes}}, {attended_}, T);
     // x = x + down(silu(gate(norm(x))) · up(norm(x)))
-    ops_.rms_norm(h_, x, l.mlp_norm.weight.get(), T, C, c_.eps);
-    ops_.matmul(gate_, *l.gate.weight, h_, l.gate.bias.get(), T, Accumulate::no);
-    ops_.matmul(up_, *l.up.weight, h_, l.up.bias.get(), T, Accumulate::no);
-    ops_.silu_mul(gate_, gate_, up_, int64_t(T) * c_.mlp);
-    ops_.matmul(x, *l.down.weight, gate_, l.down.bias.get(), T, Accumulate::yes);
-    if (trace) trace("llama.layer." + std::to_string(i), x, T, C);
+    multiply(ops_, {{gate_, &l.gate}, {up_, &l.up}}, rms_normed(x, l.mlp_norm, c_.eps), T);
+    multiply(ops_, {{x, &l.down, Accumulate::yes}}, silu_times(gate_, up_), T);
+    if (trace) trace(ops_, "llama.layer." + std::to_string(i), x, T, C);
   }
   return true;
 }
 
 void Llama::logits(float* y, const float* x, const int32_t* rows, int n) {
-  ops_.upload(rows_, rows, size_t(n) * sizeof(int32_t));
-  ops_.gather_rows(last_, x, rows_, n, c_.width);
-  ops_.rms_norm(last_, last_, w_.norm.weight.get(), n, c_.width, c_.eps);
-  ops_.matmul(y, w_.output(), last_, nullptr, n, Accumulate::no);
+  ops_.gather_rows(last_, x, rows, n, c_.width);
+  const Ops::Product product{y, &w_.output()};
+  ops_.products({&product, 1}, rms_normed(last_, w_.norm, c_.eps), n);
 }
 
 }  // namespace minigpt4

@@ -10,6 +10,8 @@
 namespace minigpt4 {
 namespace {
 
+constexpr const char* kEmbedding = "token_embd.weight";
+
 std::string architecture(const GgufFile& file) { return file.string_key("general.architecture", ""); }
 
 void expect_vision(const GgufFile& file) {
@@ -73,6 +75,35 @@ void check_fit(const GgufFile& vision_file, const VisionConfig& vision, const Gg
   }
 }
 
+/// Gives each tensor of the language model to the backend that computes with it.
+class LlamaLoader : public TensorVisitor {
+ public:
+  /// `first`: the first layer of the second loader; null, where there is one alone.
+  LlamaLoader(WeightLoader& front, WeightLoader* back, int first) : front_(front), back_(back), first_(first) {}
+
+  void matrix(const std::string& name, int64_t rows, int64_t cols, std::unique_ptr<Matrix>& slot,
+              Presence presence) override {
+    at(name).matrix(name, rows, cols, slot, presence);
+  }
+  void floats(const std::string& name, const std::vector<uint64_t>& shape, Floats& slot, Presence presence) override {
+    at(name).floats(name, shape, slot, presence);
+  }
+  void numbers(const std::string& name, int64_t count, std::vector<float>& slot, Presence presence) override {
+    front_.numbers(name, count, slot, presence);
+  }
+
+ private:
+  WeightLoader& front_;
+  WeightLoader* back_;
+  int first_;
+
+  WeightLoader& at(const std::string& name) {
+    const int layer = llama_layer_of(name);
+    const bool in_front = layer >= 0 ? layer < first_ : name == kEmbedding;
+    return in_front || !back_ ? front_ : *back_;
+  }
+};
+
 }  // namespace
 
 ModelFiles ModelFiles::open(const std::string& model, const std::string& llm, const std::string& projection) {
@@ -87,8 +118,9 @@ ModelFiles ModelFiles::open(const std::string& model, const std::string& llm, co
   return {open_one(model), open_one(llm), open_one(projection)};
 }
 
-MiniGpt4::MiniGpt4(std::unique_ptr<Ops> ops, const ModelFiles& files, const std::function<void(double)>& on_progress)
-    : ops_(std::move(ops)) {
+MiniGpt4::MiniGpt4(Backends backends, const Placement& placement, const ModelFiles& files,
+                   const std::function<void(double)>& on_progress)
+    : backends_(std::move(backends)), placement_(placement) {
   const auto& [model, llm, projection] = files;
   const GgufFile& llm_file = files.language_model();
   const GgufFile* projection_file = projection ? projection.get() : model.get();
@@ -126,44 +158,79 @@ MiniGpt4::MiniGpt4(std::unique_ptr<Ops> ops, const ModelFiles& files, const std:
 
 MiniGpt4::~MiniGpt4() = default;
 
+std::vector<LlamaRun> MiniGpt4::llama_runs() const {
+  Ops *device = backends_.device.get(), *host = backends_.host.get();
+  const int first = llama_.depth - placement_.device_layers;
+  if (first == 0) return {{device, {0, llama_.depth}}};
+  if (first == llama_.depth) return {{host, {0, llama_.depth}}};
+  return {{host, {0, first}}, {device, {first, llama_.depth}}};
+}
+
+std::string MiniGpt4::describe() const {
+  std::string text = backends_.device->describe();
+  if (!backends_.host) return text;
+  text += ": " + std::to_string(placement_.device_layers) + " of " + std::to_string(llama_.depth) + " layers";
+  if (sees()) text += placement_.vision_on_device ? " and the picture's side" : ", not the picture's side";
+  return text + "; the rest on " + backends_.host->describe();
+}
+
+std::vector<Holding> MiniGpt4::holdings() const {
+  std::vector<Holding> all = backends_.device->holdings();
+  if (!backends_.host) return all;
+  for (Holding& one : backends_.host->holdings()) {
+    one.owner += " (CPU)";
+    all.push_back(std::move(one));
+  }
+  return all;
+}
+
 void MiniGpt4::load_vision(const GgufFile& file, const std::function<void(uint64_t)>& on_bytes) {
   const VitConfig& v = vision_->vit;
-  WeightLoader vit(*ops_, file, "vit weights", on_bytes);
+  WeightLoader vit(vision_ops(), file, "vit weights", on_bytes);
   visit_tensors(v, vit_weights_, vit);
   check_block_count(file, "v.blk.", v.depth);
   parameters_.vision = vit.parameters();
-  vit_.emplace(*ops_, v, vit_weights_, 1);
-  pixels_ = Buffer<float>(*ops_, int64_t(3) * v.image_size * v.image_size);
-  seen_ = Buffer<float>(*ops_, int64_t(v.rows()) * v.width);
+  vit_.emplace(vision_ops(), v, vit_weights_, 1);
+  pixels_ = Buffer<float>(vision_ops(), int64_t(3) * v.image_size * v.image_size);
+  seen_ = Buffer<float>(vision_ops(), int64_t(v.rows()) * v.width);
   if (!vision_->qformer) return;
   const QFormerConfig& q = *vision_->qformer;
-  WeightLoader qformer(*ops_, file, "qformer weights", on_bytes);
+  WeightLoader qformer(vision_ops(), file, "qformer weights", on_bytes);
   visit_tensors(q, v.width, qformer_weights_, qformer);
   check_block_count(file, "qf.blk.", q.depth);
   parameters_.qformer = qformer.parameters();
-  qformer_.emplace(*ops_, q, qformer_weights_, v.rows(), 1);
-  queries_ = Buffer<float>(*ops_, int64_t(q.queries) * q.width);
+  qformer_.emplace(vision_ops(), q, qformer_weights_, v.rows(), 1);
+  queries_ = Buffer<float>(vision_ops(), int64_t(q.queries) * q.width);
 }
 
 void MiniGpt4::load_projection(const GgufFile& file, const std::function<void(uint64_t)>& on_bytes) {
-  WeightLoader projection(*ops_, file, "projection weights", on_bytes);
+  WeightLoader projection(vision_ops(), file, "projection weights", on_bytes);
   visit_tensors(projection_, projection_weights_, projection);
   parameters_.projection = projection.parameters();
-  tokens_ = Buffer<float>(*ops_, int64_t(image_tokens()) * projection_.output);
+  tokens_ = Buffer<float>(vision_ops(), int64_t(image_tokens()) * projection_.output);
 }
 
 void MiniGpt4::load_llama(const GgufFile& file, const std::function<void(uint64_t)>& on_bytes) {
-  WeightLoader llm(*ops_, file, "llm weights", on_bytes);
-  visit_tensors(llama_, llama_weights_, llm);
+  constexpr const char* owner = "llm weights";
+  const std::vector<LlamaRun> runs = llama_runs();
+  WeightLoader front(*runs.front().ops, file, owner, on_bytes);
+  WeightLoader back(*runs.back().ops, file, owner, on_bytes);
+  LlamaLoader loader(front, runs.size() > 1 ? &back : nullptr, runs.back().range.begin);
+  visit_tensors(llama_, llama_weights_, loader);
   check_block_count(file, "blk.", llama_.depth);
-  parameters_.llm = llm.parameters();
+  parameters_.llm = front.parameters() + back.parameters();
+  if (runs.size() > 1 && !llama_weights_.head) {
+    // one matrix embeds on the host and gives logits on the device: it is in both, and counted once
+    WeightLoader again(*runs.back().ops, file, owner, {});
+    again.matrix(kEmbedding, llama_.vocab, llama_.width, llama_weights_.head, Presence::required);
+  }
 }
 
 /// What the projection reads: [image tokens, projection input], in the backend's memory.
 const float* MiniGpt4::see(const float* pixels, const Trace& trace) {
   if (!vision_) fail(code::argument, "this is a language model alone, expected one with a vision encoder");
   const int S = vision_->vit.image_size;
-  ops_->upload(pixels_, pixels, size_t(3) * S * S * sizeof(float));
+  vision_ops().upload(pixels_, pixels, size_t(3) * S * S * sizeof(float));
   vit_->forward(seen_, pixels_, 1, trace);
   // without a Q-Former: all patches but the class token, and runs of neighbours read as one long row each
   if (!qformer_) return seen_ + vision_->vit.width;
@@ -174,11 +241,11 @@ const float* MiniGpt4::see(const float* pixels, const Trace& trace) {
 ImageTokens MiniGpt4::encode_image(const float* pixels, const Trace& trace) {
   const float* x = see(pixels, trace);
   const int n = image_tokens();
-  ops_->matmul(tokens_, *projection_weights_.weight, x, projection_weights_.bias.get(), n, Accumulate::no);
-  if (trace) trace("image_tokens", tokens_, n, llama_.width);
+  vision_ops().matmul(tokens_, *projection_weights_.weight, x, projection_weights_.bias.get(), n, Accumulate::no);
+  if (trace) trace(vision_ops(), "image_tokens", tokens_, n, llama_.width);
 
   ImageTokens image{n, llama_.width, std::vector<float>(size_t(n) * size_t(llama_.width))};
-  ops_->download(image.values.data(), tokens_, image.values.size() * sizeof(float));
+  vision_ops().download(image.values.data(), tokens_, image.values.size() * sizeof(float));
   return image;
 }
 
@@ -186,7 +253,7 @@ ImageTokens MiniGpt4::encode_features(const float* pixels) {
   const float* x = see(pixels, {});
   const int n = image_tokens();
   ImageTokens features{n, projection_.input, std::vector<float>(size_t(n) * size_t(projection_.input))};
-  ops_->download(features.values.data(), x, features.values.size() * sizeof(float));
+  vision_ops().download(features.values.data(), x, features.values.size() * sizeof(float));
   return features;
 }
 

@@ -41,15 +41,42 @@ struct ParameterCounts {
   int64_t vision = 0, qformer = 0, projection = 0, llm = 0;
 };
 
+/// Where a model's parts are computed: on the device that was asked for, or on the CPU beside it.
+struct Placement {
+  int device_layers = 0;  // of the language model, the last ones
+  bool vision_on_device = true;
+};
+
+/// What computes. `host` may be null where the placement leaves nothing for it.
+struct Backends {
+  std::unique_ptr<Ops> device, host;
+};
+
+/// Layers of the language model on one backend. The first run has the embeddings, the last one the logits.
+struct LlamaRun {
+  Ops* ops;
+  LayerRange range;
+};
+
 class MiniGpt4 {
  public:
   /// Reads and checks everything. `on_progress`: fractions 0..1; throwing from it ends the load.
   /// Errors: those of GgufFile and WeightLoader; ERR_ARGUMENT (no language model or no projection in the files given);
   /// ERR_SHAPE (parts that do not fit each other, such as a 13B projection before a 7B language model).
-  MiniGpt4(std::unique_ptr<Ops> ops, const ModelFiles& files, const std::function<void(double)>& on_progress = {});
+  MiniGpt4(Backends backends, const Placement& placement, const ModelFiles& files,
+           const std::function<void(double)>& on_progress = {});
   ~MiniGpt4();
 
-  Ops& ops() { return *ops_; }
+  /// "cpu avx512, 2 threads"; of a model in two places also what is where.
+  std::string describe() const;
+  std::vector<Holding> holdings() const;
+  const Placement& placement() const { return placement_; }
+  /// True where a device beside the host was asked for.
+  bool on_device() const { return backends_.device->is_device(); }
+  /// What computes the picture's side.
+  Ops& vision_ops() const { return placement_.vision_on_device ? *backends_.device : *backends_.host; }
+  /// In order; one, or two where the host begins.
+  std::vector<LlamaRun> llama_runs() const;
   /// False for a language model alone; then vision() and projection() must not be asked for.
   bool sees() const { return vision_.has_value(); }
   const VisionConfig& vision() const { return *vision_; }
@@ -66,7 +93,8 @@ class MiniGpt4 {
   ImageTokens encode_features(const float* pixels);
 
  private:
-  std::unique_ptr<Ops> ops_;  // first in, last out: everything below lives in its memory
+  Backends backends_;  // first in, last out: everything below lives in their memory
+  Placement placement_;
   std::optional<VisionConfig> vision_;
   ProjectionConfig projection_{};
   LlamaConfig llama_{};

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "models/linear.h"
+
 namespace minigpt4 {
 
 QFormer::QFormer(Ops& ops, const QFormerConfig& config, const QFormerWeights& weights, int image_rows, int max_images)
@@ -16,12 +18,21 @@ QFormer::QFormer(Ops& ops, const QFormerConfig& config, const QFormerWeights& we
       attended_(ops, int64_t(max_images) * config.queries * config.width),
       hidden_(ops, int64_t(max_images) * config.queries * config.mlp) {}
 
+size_t QFormer::scratch_bytes(const QFormerConfig& c, int image_rows, int max_images) {
+  const size_t queries = size_t(c.queries) * size_t(2 * c.width + c.mlp);
+  const size_t keys = 2 * size_t(std::max(image_rows, c.queries)) * size_t(c.width);
+  return size_t(max_images) * (queries + keys) * sizeof(float);
+}
+
 /// x[B·Q, C] = norm(x + out(attention(q(x), k(from), v(from)))), from[B·from_rows, …].
 void QFormer::attend(float* x, const QFormerAttention& w, const float* from, int from_rows, int B) {
   const int C = c_.width, T = B * c_.queries;
-  ops_.matmul(q_, *w.q.weight, x, w.q.bias.get(), T, Accumulate::no);
-  ops_.matmul(k_, *w.k.weight, from, w.k.bias.get(), B * from_rows, Accumulate::no);
-  ops_.matmul(v_, *w.v.weight, from, w.v.bias.get(), B * from_rows, Accumulate::no);
+  if (x == from) {
+    multiply(ops_, {{q_, &w.q}, {k_, &w.k}, {v_, &w.v}}, {x}, T);
+  } else {
+    multiply(ops_, {{q_, &w.q}}, {x}, T);
+    multiply(ops_, {{k_, &w.k}, {v_, &w.v}}, {from}, B * from_rows);
+  }
   Ops::Attention a;
   a.y = attended_;
   a.q = q_;
@@ -35,7 +46,7 @@ void QFormer::attend(float* x, const QFormerAttention& w, const float* from, int
   a.D = C / c_.heads;
   a.scale = 1 / std::sqrt(float(a.D));
   ops_.attend(a);
-  ops_.matmul(x, *w.out.weight, attended_, w.out.bias.get(), T, Accumulate::yes);
+  multiply(ops_, {{x, &w.out, Accumulate::yes}}, {attended_}, T);
   ops_.layer_norm(x, x, w.norm.weight.get(), w.norm.bias.get(), T, C, c_.eps);
 }
 
@@ -49,11 +60,10 @@ void QFormer::forward(float* y, const float* image, int B, const Trace& trace) {
     attend(x, layer.self, x, Q, B);
     if (c_.has_cross(i)) attend(x, layer.cross, image, image_rows_, B);
     // x = norm(x + W2·gelu(W1·x)), the queries' own feed-forward
-    ops_.matmul(hidden_, *layer.up.weight, x, layer.up.bias.get(), T, Accumulate::no);
-    ops_.gelu(hidden_, hidden_, int64_t(T) * c_.mlp);
-    ops_.matmul(x, *layer.down.weight, hidden_, layer.down.bias.get(), T, Accumulate::yes);
+    multiply(ops_, {{hidden_, &layer.up}}, {x}, T);
+    multiply(ops_, {{x, &layer.down, Accumulate::yes}}, gelu_of(hidden_), T);
     ops_.layer_norm(x, x, layer.norm.weight.get(), layer.norm.bias.get(), T, C, c_.eps);
-    if (trace) trace("qformer.layer." + std::to_string(i), x, T, C);
+    if (trace) trace(ops_, "qformer.layer." + std::to_string(i), x, T, C);
   }
 }
 

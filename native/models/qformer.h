@@ -11,6 +11,8 @@ class QFormer {
  public:
   /// `image_rows`: rows of one image that cross-attention sees (P).
   QFormer(Ops& ops, const QFormerConfig& config, const QFormerWeights& weights, int image_rows, int max_images);
+  /// Bytes that it allocates.
+  static size_t scratch_bytes(const QFormerConfig& config, int image_rows, int max_images);
   /// y[B·Q, C] from image[B·P, vit width].
   void forward(float* y, const float* image, int B, const Trace& trace = {});
 

@@ -1,7 +1,9 @@
 // Named buffers of activations, allocated once and sized for the largest batch.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <vector>
 
 #include "ops/ops.h"
 
@@ -39,6 +41,35 @@ class Buffer {
     if (data_) ops_->release(data_);
     data_ = nullptr;
   }
+};
+
+/// A buffer that the host alone writes, and remembers: values that it holds already are not sent again.
+template <class Value>
+class Mirrored {
+ public:
+  /// All values zero.
+  Mirrored(Ops& ops, int64_t count, const char* owner = "activations")
+      : ops_(ops), buffer_(ops, count, owner), held_(size_t(count), Value()) {
+    ops_.upload(buffer_, held_.data(), held_.size() * sizeof(Value));
+  }
+  operator const Value*() const noexcept { return buffer_.get(); }
+
+  /// Values [at, at + count) become these.
+  void set(int64_t at, const Value* values, size_t count) {
+    Value* const held = held_.data() + at;
+    size_t first = 0;
+    while (first < count && values[first] == held[first]) ++first;
+    while (count > first && values[count - 1] == held[count - 1]) --count;
+    if (first == count) return;
+    ops_.upload(buffer_ + at + first, values + first, (count - first) * sizeof(Value));
+    std::copy(values + first, values + count, held + first);
+  }
+  void set(const std::vector<Value>& values) { set(0, values.data(), values.size()); }
+
+ private:
+  Ops& ops_;
+  Buffer<Value> buffer_;
+  std::vector<Value> held_;
 };
 
 }  // namespace minigpt4

@@ -1,5 +1,8 @@
 #include "models/tensor_list.h"
 
+#include <charconv>
+#include <string_view>
+
 namespace minigpt4 {
 namespace {
 
@@ -22,6 +25,14 @@ struct List {
 };
 
 }  // namespace
+
+int llama_layer_of(const std::string& name) {
+  constexpr std::string_view prefix = "blk.";
+  int layer = -1;
+  if (name.compare(0, prefix.size(), prefix) == 0)
+    std::from_chars(name.data() + prefix.size(), name.data() + name.size(), layer);
+  return layer;
+}
 
 void visit_tensors(const VitConfig& c, VitWeights& w, TensorVisitor& visitor) {
   List list{visitor};
@@ -90,7 +101,7 @@ void visit_tensors(const LlamaConfig& c, LlamaWeights& w, TensorVisitor& visitor
   list.rms_norm("output_norm", c.width, w.norm);
   visitor.matrix("output.weight", c.vocab, c.width, w.head, Presence::optional);
   // Llama 3.1's frequencies are divided by these, as llama.cpp does it; the files of older models have none
-  visitor.floats("rope_freqs.weight", {uint64_t(c.rope_dims / 2)}, w.rope_factors, Presence::optional);
+  visitor.numbers("rope_freqs.weight", c.rope_dims / 2, w.rope_factors, Presence::optional);
 }
 
 }  // namespace minigpt4

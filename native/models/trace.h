@@ -5,10 +5,12 @@
 #include <functional>
 #include <string>
 
+#include "ops/ops.h"
+
 namespace minigpt4 {
 
-/// Called with a stage's name and its rows, which lie in the backend's memory and are valid during the call only.
+/// Called with a stage's name and its rows, which lie in the memory of `ops` and are valid during the call only.
 /// An empty function: no trace.
-using Trace = std::function<void(const std::string& stage, const float* rows, int64_t T, int64_t C)>;
+using Trace = std::function<void(Ops& ops, const std::string& stage, const float* rows, int64_t T, int64_t C)>;
 
 }  // namespace minigpt4

@@ -11,6 +11,8 @@ class Vit {
  public:
   /// `max_images`: the largest B of forward().
   Vit(Ops& ops, const VitConfig& config, const VitWeights& weights, int max_images);
+  /// Bytes that it allocates.
+  static size_t scratch_bytes(const VitConfig& config, int max_images);
   /// y[B·P, C] = ln_vision(ViT(pixels[B, 3, S, S])), P rows an image with the class token first.
   void forward(float* y, const float* pixels, int B, const Trace& trace = {});
 
@@ -21,7 +23,6 @@ class Vit {
   Buffer<float> patches_;   // [B·(P-1), 3·p·p], then the embedded patches beside it
   Buffer<float> embedded_;  // [B·(P-1), C]
   Buffer<float> x_;         // [B·P, C], the residual stream
-  Buffer<float> h_;         // [B·P, C], normed input of attention and MLP
   Buffer<float> qkv_;       // [B·P, 3C]
   Buffer<float> attended_;  // [B·P, C]
   Buffer<float> hidden_;    // [B·P, F]

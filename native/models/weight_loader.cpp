@@ -51,10 +51,10 @@ void WeightLoader::matrix(const std::string& name, int64_t rows, int64_t cols, s
   if (on_bytes_) on_bytes_(tensor->bytes);
 }
 
-void WeightLoader::floats(const std::string& name, const std::vector<uint64_t>& shape, Floats& slot,
-                          Presence presence) {
+std::optional<std::vector<float>> WeightLoader::read(const std::string& name, const std::vector<uint64_t>& shape,
+                                                     Presence presence) {
   const GgufTensor* tensor = expect(file_, name, shape, presence);
-  if (!tensor) return;
+  if (!tensor) return std::nullopt;
   if (is_quantized(tensor->type)) {
     fail(code::file_format, file_.path(), ": tensor ", name, " is ", minigpt4::name(tensor->type),
          ", expected F32, F16 or BF16");
@@ -66,13 +66,24 @@ void WeightLoader::floats(const std::string& name, const std::vector<uint64_t>& 
     fail(code::file_format, file_.path(), ": tensor ", name, " holds ", *bad, " at ", bad - values.begin(),
          ", expected finite numbers: the file may be damaged");
   }
-  const size_t bytes = values.size() * sizeof(float);
+  parameters_ += int64_t(values.size());
+  if (on_bytes_) on_bytes_(tensor->bytes);
+  return values;
+}
+
+void WeightLoader::floats(const std::string& name, const std::vector<uint64_t>& shape, Floats& slot,
+                          Presence presence) {
+  const std::optional<std::vector<float>> values = read(name, shape, presence);
+  if (!values) return;
+  const size_t bytes = values->size() * sizeof(float);
   float* memory = static_cast<float*>(ops_.allocate(bytes, owner_));
   Ops* ops = &ops_;
   slot = Floats(memory, [ops](float* p) { ops->release(p); });
-  ops_.upload(memory, values.data(), bytes);
-  parameters_ += int64_t(values.size());
-  if (on_bytes_) on_bytes_(tensor->bytes);
+  ops_.upload(memory, values->data(), bytes);
+}
+
+void WeightLoader::numbers(const std::string& name, int64_t count, std::vector<float>& slot, Presence presence) {
+  if (std::optional<std::vector<float>> values = read(name, {uint64_t(count)}, presence)) slot = std::move(*values);
 }
 
 }  // namespace minigpt4

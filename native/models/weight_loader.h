@@ -2,7 +2,9 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "models/tensor_list.h"
 
@@ -21,6 +23,7 @@ class WeightLoader : public TensorVisitor {
   void matrix(const std::string& name, int64_t rows, int64_t cols, std::unique_ptr<Matrix>& slot,
               Presence presence) override;
   void floats(const std::string& name, const std::vector<uint64_t>& shape, Floats& slot, Presence presence) override;
+  void numbers(const std::string& name, int64_t count, std::vector<float>& slot, Presence presence) override;
   /// Values of all tensors read so far.
   int64_t parameters() const { return parameters_; }
 
@@ -30,6 +33,10 @@ class WeightLoader : public TensorVisitor {
   const char* owner_;
   std::function<void(uint64_t)> on_bytes_;
   int64_t parameters_ = 0;
+
+  /// The values of a tensor that is not quantized, all finite. None: it is absent and may be.
+  std::optional<std::vector<float>> read(const std::string& name, const std::vector<uint64_t>& shape,
+                                         Presence presence);
 };
 
 }  // namespace minigpt4

@@ -61,8 +61,8 @@ struct LlamaWeights {
   std::unique_ptr<Matrix> embedding;  // [V, C]
   std::vector<LlamaLayer> layers;
   Norm norm;
-  std::unique_ptr<Matrix> head;  // [V, C]; null: tied to the embedding
-  Floats rope_factors;           // [rope_dims / 2]; divides the rotary frequencies where the file has them
+  std::unique_ptr<Matrix> head;     // [V, C]; null: tied to the embedding
+  std::vector<float> rope_factors;  // [rope_dims / 2]; divide the rotary frequencies; empty: the file has none
 
   const Matrix& output() const { return head ? *head : *embedding; }
 };

@@ -10,7 +10,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -66,6 +68,8 @@ class Ops {
   virtual ~Ops() = default;
   /// "cpu avx512, 2 threads".
   virtual std::string describe() const = 0;
+  /// False where the backend's memory is the host's.
+  virtual bool is_device() const { return false; }
 
   // ---- memory
 
@@ -76,18 +80,52 @@ class Ops {
   virtual void download(void* to_host, const void* from, size_t bytes) = 0;
   virtual void copy(void* to, const void* from, size_t bytes) = 0;
   virtual std::vector<Holding> holdings() const = 0;
+  /// Bytes that may still be allocated; the largest number there is where only trying tells (the CPU).
+  virtual size_t room() const { return SIZE_MAX; }
+
+  /// Runs `body`, which calls ops of this backend alone (no allocation, upload or download) and, for the same key, always
+  /// the same ones with the same arguments: what differs from time to time lies in the backend's memory. A device records
+  /// it once and repeats the record.
+  virtual void replay(uint64_t key, const std::function<void()>& body) = 0;
 
   // ---- weights
 
   /// Brings a weight into the backend's layout. Errors: ERR_OUT_OF_MEMORY, ERR_UNSUPPORTED (type).
   virtual std::unique_ptr<Matrix> matrix(const MatrixView& view, const char* owner) = 0;
+  /// Bytes that matrix() takes for a weight of these sizes.
+  virtual size_t matrix_bytes(Type type, int64_t rows, int64_t cols) const {
+    return size_t(rows) * row_bytes(type, uint64_t(cols));
+  }
 
   // ---- linear algebra
 
-  /// y[T, rows] (+)= x[T, cols] · wᵀ + bias[rows] (bias may be null). F32, F16 and BF16 weights: float32 products of
-  /// float32 activations; quantized weights: activations rounded to 8 bits a block of 32, exact integer dot
-  /// products within a block, blocks added in one fixed order.
-  virtual void matmul(float* y, const Matrix& w, const float* x, const float* bias, int T, Accumulate accumulate) = 0;
+  /// What products read: the rows of x[T, C], or what becomes of them on the way in, which is never written anywhere else.
+  struct Rows {
+    enum class Form { plain, rms_norm, layer_norm, gelu, silu_mul };
+    const float* x = nullptr;
+    Form form = Form::plain;
+    const float* weight = nullptr;  // [C], of a norm
+    const float* bias = nullptr;    // [C], of layer_norm
+    float eps = 0;                  // of a norm
+    const float* up = nullptr;      // [T, C], of silu_mul: the rows are silu(x) · up
+  };
+  struct Product {
+    float* y = nullptr;  // [T, w->rows]
+    const Matrix* w = nullptr;
+    const float* bias = nullptr;  // [w->rows], may be null
+    Accumulate accumulate = Accumulate::no;
+  };
+  /// Every y (+)= rows · wᵀ + bias, for weights of the same cols, whatever their types: the same bits as one after the
+  /// other, but the rows are made and rounded once. No y overlaps what the rows are made of or another y.
+  /// F32, F16 and BF16 weights: on the CPU float32 products of float32 activations; CUDA rounds activations to the
+  /// weights' type (F32: nothing) and adds float32. Quantized weights: activations rounded to 8 bits a block of 32, exact
+  /// integer dot products within a block, blocks added in one fixed order.
+  virtual void products(std::span<const Product> of, const Rows& rows, int T) = 0;
+  /// y[T, rows] (+)= x[T, cols] · wᵀ + bias[rows] (bias may be null): one product of plain rows.
+  void matmul(float* y, const Matrix& w, const float* x, const float* bias, int T, Accumulate accumulate) {
+    const Product product{y, &w, bias, accumulate};
+    products({&product, 1}, {x}, T);
+  }
   /// y[T, cols] = rows of w, dequantized, by id. ids[T] lie in [0, w.rows): the caller has checked.
   virtual void embed(float* y, const Matrix& w, const int32_t* ids, int T) = 0;
   /// y[n, C] = x[rows[i], :].
@@ -133,6 +171,24 @@ class Ops {
     float scale = 1;
   };
   virtual void attend(const Attention& a) = 0;
+
+  // ---- the next token
+
+  /// How one row's next token is drawn. Lies in the backend's memory.
+  struct Draw {
+    float temperature = 0;          // 0: the best logit, lowest id on a tie; of the rest only the penalty acts
+    int32_t top_k = 0;              // 0: off; what ties with the last one stays
+    float top_p = 1;                // 1: off
+    float min_p = 0;                // 0: off
+    float penalty = 1;              // of repetition; 1: off
+    double uniform = 0;             // of [0, 1): where in the distribution the draw falls
+    uint32_t* generated = nullptr;  // [(V + 31) / 32], a bit an id: those already generated
+  };
+  /// ids[i] is drawn from the first `among` of logits[i, V] (not changed): repetition penalty over the generated ids, each
+  /// once; temperature, top-k, softmax, top-p, min-p; then the ids in ascending order share [0, 1) by their weights. Its bit
+  /// in `generated` is set. -1 - j where logit j, the first of such, is not finite (nothing is set then). ids[n]: the
+  /// backend's memory.
+  virtual void sample(int32_t* ids, const float* logits, const Draw* draws, int n, int V, int among) = 0;
 
   // ---- pictures
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "models/linear.h"
+
 namespace minigpt4 {
 namespace {
 
@@ -15,27 +17,32 @@ LlamaBackward::LlamaBackward(Ops& ops, const LlamaConfig& c, const LlamaWeights&
     : ops_(ops),
       c_(c),
       w_(weights),
-      llama_(ops, c, weights, max_rows, 1),
+      llama_(ops, c, weights, {0, c.depth}, max_rows, 1),
       // sequences of half a page each still fit
       cache_(KvCache::passing(ops, c, 2 * pages_for(max_rows))),
       kept_(ops, int64_t(c.depth) * max_rows * c.width, "training"),
       logits_(ops, int64_t(std::min(kLogitRows, max_rows)) * c.vocab, "training"),
       losses_(ops, kLogitRows, "training"),
       last_(ops, int64_t(kLogitRows) * c.width, "training"),
-      normed_(ops, int64_t(kLogitRows) * c.width, "training"),
+      dlast_(ops, int64_t(kLogitRows) * c.width, "training"),
+      ids_(ops, max_rows, "training"),
       rows_(ops, kLogitRows, "training"),
       targets_(ops, kLogitRows, "training"),
       picked_(ops, max_rows, "training"),
       rotation_(ops, int64_t(max_rows) * c.rope_dims, "training"),
       x_(ops, int64_t(max_rows) * c.width, "training"),
       middle_(ops, int64_t(max_rows) * c.width, "training"),
-      h_(ops, int64_t(max_rows) * c.width, "training"),
       dh_(ops, int64_t(max_rows) * c.width, "training"),
       dattended_(ops, int64_t(max_rows) * c.heads * c.head_dim, "training"),
       dq_(ops, int64_t(max_rows) * c.heads * c.head_dim, "training"),
       dk_(ops, int64_t(max_rows) * c.kv_heads * c.head_dim, "training"),
       dv_(ops, int64_t(max_rows) * c.kv_heads * c.head_dim, "training"),
       dhidden_(ops, int64_t(max_rows) * c.mlp, "training") {}
+
+void LlamaBackward::embed(float* y, const int32_t* ids, int T) {
+  ops_.upload(ids_, ids, size_t(T) * sizeof(int32_t));
+  llama_.embed(y, ids_, T);
+}
 
 /// All rows of every sequence, or those from its first asked one on, with their positions.
 LlamaBackward::Laid LlamaBackward::lay(const LlamaRows& rows, bool from_first, int max_pages) {
@@ -118,17 +125,17 @@ bool LlamaBackward::losses_of(const float* x, const std::vector<int32_t>& rows, 
     ops_.upload(rows_, rows.data() + at, size_t(n) * sizeof(int32_t));
     ops_.upload(targets_, targets.data(), size_t(n) * sizeof(int32_t));
     ops_.gather_rows(last_, x, rows_, n, C);
-    ops_.rms_norm(normed_, last_, w_.norm.weight.get(), n, C, c_.eps);
-    ops_.matmul(logits_, w_.output(), normed_, nullptr, n, Accumulate::no);
+    const Ops::Product product{logits_, &w_.output()};
+    ops_.products({&product, 1}, rms_normed(last_, w_.norm, c_.eps), n);
     ops_.cross_entropy(losses_, dx ? logits_.get() : nullptr, logits_, targets_, n, c_.vocab);
     found.resize(size_t(n));
     ops_.download(found.data(), losses_, size_t(n) * sizeof(float));
     for (int i = 0; i < n; ++i) losses[size_t(rows[at + size_t(i)])] = found[size_t(i)];
     if (!dx) continue;
-    ops_.matmul_dx(normed_, w_.output(), logits_, n, Accumulate::no);
-    ops_.rms_norm_dx(normed_, normed_, last_, w_.norm.weight.get(), n, C, c_.eps, Accumulate::no);
+    ops_.matmul_dx(dlast_, w_.output(), logits_, n, Accumulate::no);
+    ops_.rms_norm_dx(dlast_, dlast_, last_, w_.norm.weight.get(), n, C, c_.eps, Accumulate::no);
     ops_.upload(rows_, places.data() + at, size_t(n) * sizeof(int32_t));
-    ops_.scatter_rows(dx, normed_, rows_, n, C);
+    ops_.scatter_rows(dx, dlast_, rows_, n, C);
   }
   return true;
 }
@@ -146,23 +153,18 @@ void LlamaBackward::layer_backward(int i, float* dx, const Laid& all, const Laid
 
   // x = x + out(attention(rope(q), rope(k), v)), all of norm(x)
   if (i + 1 < c_.depth) {
-    ops_.rms_norm(f.h_, input, l.attention_norm.weight.get(), T, C, c_.eps);
-    ops_.matmul(f.k_, *l.k.weight, f.h_, l.k.bias.get(), T, Accumulate::no);
-    ops_.matmul(f.v_, *l.v.weight, f.h_, l.v.bias.get(), T, Accumulate::no);
+    multiply(ops_, {{f.k_, &l.k}, {f.v_, &l.v}}, rms_normed(input, l.attention_norm, c_.eps), T);
     ops_.rope(f.k_, f.rotation_, T, c_.kv_heads, D, half);
     ops_.kv_write(pages, f.k_, f.v_, all.batch);
   }
   ops_.gather_rows(x_, input, picked_, R, C);
-  ops_.rms_norm(h_, x_, l.attention_norm.weight.get(), R, C, c_.eps);
-  ops_.matmul(f.q_, *l.q.weight, h_, l.q.bias.get(), R, Accumulate::no);
+  multiply(ops_, {{f.q_, &l.q}}, rms_normed(x_, l.attention_norm, c_.eps), R);
   ops_.rope(f.q_, rotation_, R, c_.heads, D, half);
   ops_.attend_paged(f.attended_, f.q_, pages, asked.batch, c_.heads, scale);
   ops_.copy(middle_, x_, size_t(R) * size_t(C) * sizeof(float));
-  ops_.matmul(middle_, *l.out.weight, f.attended_, l.out.bias.get(), R, Accumulate::yes);
+  multiply(ops_, {{middle_, &l.out, Accumulate::yes}}, {f.attended_}, R);
   // x = x + down(silu(gate(norm(x))) · up(norm(x)))
-  ops_.rms_norm(h_, middle_, l.mlp_norm.weight.get(), R, C, c_.eps);
-  ops_.matmul(f.gate_, *l.gate.weight, h_, l.gate.bias.get(), R, Accumulate::no);
-  ops_.matmul(f.up_, *l.up.weight, h_, l.up.bias.get(), R, Accumulate::no);
+  multiply(ops_, {{f.gate_, &l.gate}, {f.up_, &l.up}}, rms_normed(middle_, l.mlp_norm, c_.eps), R);
 
   // and back, the last line first
   ops_.matmul_dx(dhidden_, *l.down.weight, dx, R, Accumulate::no);

@@ -26,7 +26,8 @@ class LlamaBackward {
   int max_rows() const { return llama_.max_rows(); }
   /// Of the KV cache, of one pass.
   int max_pages() const { return cache_.layer(0).pages; }
-  void embed(float* y, const int32_t* ids, int T) { llama_.embed(y, ids, T); }
+  /// y[T, C] = embeddings of ids[T], which lie in host memory and in the vocabulary.
+  void embed(float* y, const int32_t* ids, int T);
 
   using Stop = Llama::Stop;
   /// x[T, C] through the model, in place; losses[t] = -log p of row t's target, 0 without one. Where dx is not null it
@@ -48,13 +49,14 @@ class LlamaBackward {
   KvCache cache_;
   Buffer<float> kept_;              // [L, T, C], the layers' inputs
   Buffer<float> logits_, losses_;   // [n, V], [n]
-  Buffer<float> last_, normed_;     // [n, C]
+  Buffer<float> last_, dlast_;      // [n, C]
+  Buffer<int32_t> ids_;             // [T]
   Buffer<int32_t> rows_, targets_;  // [n]
   Buffer<int32_t> picked_;          // [R]: rows of the pass that gradients are asked for
   Buffer<int32_t> page_table_;      // [sequences, max_pages]
   Buffer<float> rotation_;          // [R, rope_dims / 2, 2]
   Buffer<float> x_, middle_;        // [R, C]: the layer's input, and after its attention
-  Buffer<float> h_, dh_;            // [R, C]
+  Buffer<float> dh_;                // [R, C]
   Buffer<float> dattended_, dq_;    // [R, H·D]
   Buffer<float> dk_, dv_;           // [R, KV·D]
   Buffer<float> dhidden_;           // [R, F]

@@ -32,6 +32,32 @@ TrainerOptions checked(const TrainerOptions& o) {
   return o;
 }
 
+/// What computes the language model, all of it.
+Ops& whole(const MiniGpt4& model) {
+  const std::vector<LlamaRun> runs = model.llama_runs();
+  if (runs.size() > 1) {
+    fail(code::unsupported, "training needs the whole language model in one place, but ", runs.back().range.count(),
+         " of its ", model.llama().depth, " layers are on the GPU and the rest is on the CPU: load it with gpuLayers ",
+         model.llama().depth, " or 0");
+  }
+  return *runs.front().ops;
+}
+
+/// A projection's numbers, from the backend that computes the picture's side.
+ProjectionValues values_of(Ops& ops, const Linear& projection) {
+  const int64_t output = projection.weight->rows, input = projection.weight->cols;
+  std::vector<int32_t> rows(static_cast<size_t>(output));
+  std::iota(rows.begin(), rows.end(), 0);
+  const Buffer<int32_t> ids(ops, output, kOwner);
+  const Buffer<float> weight(ops, output * input, kOwner);
+  ops.upload(ids, rows.data(), rows.size() * sizeof(int32_t));
+  ops.embed(weight, *projection.weight, ids, int(output));
+  ProjectionValues values{std::vector<float>(size_t(output * input)), std::vector<float>(size_t(output))};
+  ops.download(values.weight.data(), weight, values.weight.size() * sizeof(float));
+  ops.download(values.bias.data(), projection.bias.get(), values.bias.size() * sizeof(float));
+  return values;
+}
+
 }  // namespace
 
 Trainer::Parameters::Parameters(Ops& ops, int64_t output, int64_t input)
@@ -39,7 +65,7 @@ Trainer::Parameters::Parameters(Ops& ops, int64_t output, int64_t input)
 
 Trainer::Trainer(MiniGpt4& model, const TrainerOptions& options)
     : model_(seeing(model)),
-      ops_(model.ops()),
+      ops_(whole(model)),
       options_(checked(options)),
       input_(model.projection().input),
       output_(model.projection().output),
@@ -53,14 +79,8 @@ Trainer::Trainer(MiniGpt4& model, const TrainerOptions& options)
       features_(ops_, int64_t(options.max_rows) * input_, kOwner),
       tokens_(ops_, int64_t(options.max_rows) * output_, kOwner),
       image_rows_(ops_, options.max_rows, kOwner) {
-  const Linear& projection = model.projection_weights();
-  std::vector<int32_t> rows(static_cast<size_t>(output_));
-  std::iota(rows.begin(), rows.end(), 0);
-  Buffer<int32_t> ids(ops_, output_, kOwner);
-  ops_.upload(ids, rows.data(), rows.size() * sizeof(int32_t));
-  ops_.embed(values_.weight, *projection.weight, ids, int(output_));
-  ops_.copy(values_.bias, projection.bias.get(), size_t(output_) * sizeof(float));
-  const ProjectionValues start = download(values_);
+  const ProjectionValues start = values_of(model.vision_ops(), model.projection_weights());
+  upload(values_, start);
   matrix_ = ops_.matrix({Type::F32, output_, input_, start.weight.data()}, kOwner);
   clear(gradient_);
   clear(first_);

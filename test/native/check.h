@@ -19,8 +19,12 @@ std::vector<Test>& tests();
 struct Registration {
   Registration(const char* name, std::function<void()> body) { tests().push_back({name, std::move(body)}); }
 };
+/// Run after every test's body, however it ended; failures they record are that test's.
+std::vector<std::function<void()>>& after_each();
 /// Records a failure of the running test.
 void failed(const char* file, int line, const std::string& what);
+/// Failures of the running test so far.
+int failures();
 /// Ends the running test and counts it as skipped, with the reason printed.
 struct Skip {
   std::string reason;

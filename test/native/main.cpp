@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <optional>
 
 #include "check.h"
 
@@ -15,10 +16,17 @@ std::vector<Test>& tests() {
   return all;
 }
 
+std::vector<std::function<void()>>& after_each() {
+  static std::vector<std::function<void()>> all;
+  return all;
+}
+
 void failed(const char* file, int line, const std::string& what) {
   ++failures_of_test;
   if (failures_of_test <= 10) std::printf("  %s:%d: %s\n", file, line, what.c_str());
 }
+
+int failures() { return failures_of_test; }
 
 std::string fixture(const std::string& name) {
   const char* folder = std::getenv("MINIGPT4_FIXTURES");
@@ -32,22 +40,25 @@ int main(int count, char** arguments) {
   for (const check::Test& test : check::tests()) {
     if (count > 1 && !std::strstr(test.name, arguments[1])) continue;
     check::failures_of_test = 0;
+    std::optional<std::string> skip_reason;
     try {
       test.body();
     } catch (const check::Skip& skip) {
-      std::printf("skipped: %s (%s)\n", test.name, skip.reason.c_str());
-      ++skipped;
-      continue;
+      skip_reason = skip.reason;
     } catch (const minigpt4::Error& error) {
       check::failed(__FILE__, __LINE__, std::string("unexpected ") + error.code() + ": " + error.what());
     } catch (const std::exception& error) {
       check::failed(__FILE__, __LINE__, std::string("unexpected exception: ") + error.what());
     }
-    if (check::failures_of_test == 0) {
-      ++passed;
-    } else {
+    for (const auto& body : check::after_each()) body();
+    if (check::failures_of_test > 0) {
       std::printf("FAILED: %s\n", test.name);
       ++failed;
+    } else if (skip_reason) {
+      std::printf("skipped: %s (%s)\n", test.name, skip_reason->c_str());
+      ++skipped;
+    } else {
+      ++passed;
     }
     std::fflush(stdout);
   }

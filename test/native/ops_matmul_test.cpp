@@ -226,7 +226,9 @@ TEST("ops: a packed matrix is near the size of its blocks") {
   for (Type type : block_types()) {
     Ops& ops = cpu("scalar", 1);
     const std::vector<uint8_t> w = random_blocks(type, 64, 4096, 2);
-    const double ratio = double(ops.matrix({type, 64, 4096, w.data()}, "weights")->bytes) / double(w.size());
+    const size_t bytes = ops.matrix({type, 64, 4096, w.data()}, "weights")->bytes;
+    CHECK_EQUAL(ops.matrix_bytes(type, 64, 4096), bytes);
+    const double ratio = double(bytes) / double(w.size());
     if (ratio > 1.04) check::failed(__FILE__, __LINE__, std::string(name(type)) + ": ratio " + std::to_string(ratio));
   }
 }

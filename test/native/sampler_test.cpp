@@ -1,7 +1,5 @@
-// The sampler against Hugging Face's logits processors (ids kept and their probabilities, printed by transformers) and
+// Draws against Hugging Face's logits processors (ids kept and their probabilities, printed by transformers) and
 // against a plain sorting implementation on random logits.
-#include "text/sampler.h"
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -9,10 +7,34 @@
 #include <numeric>
 
 #include "check.h"
+#include "engine/draws.h"
+#include "ops_case.h"
 
 using namespace minigpt4;
+using namespace ops_case;
 
 namespace {
+
+/// One answer's tokens, drawn as the engine draws them.
+class Sampler {
+ public:
+  explicit Sampler(const SamplingOptions& options) : draws_(options) {}
+
+  int32_t next(const float* logits, int vocab) {
+    const OnDevice<float> on_device(ops_, Floats(logits, logits + std::max(vocab, 0)));
+    const OnDevice<Ops::Draw> draw(ops_, std::vector<Ops::Draw>{draws_.next(generated_)});
+    const OnDevice<int32_t> id(ops_, size_t(1));
+    ops_.sample(id, on_device, draw, 1, vocab, vocab);
+    const int32_t found = id.values().front();
+    if (found < 0) fail_not_finite(-1 - found, on_device.values()[size_t(-1 - found)]);
+    return found;
+  }
+
+ private:
+  Ops& ops_ = cpu(cpu_levels().back(), 1);
+  Draws draws_;
+  OnDevice<uint32_t> generated_{ops_, size_t(64)};  // of 2048 ids at most
+};
 
 SamplingOptions greedy(float penalty = 1.0f) {
   SamplingOptions options;

@@ -1,6 +1,6 @@
 // The Ops of the CPU: shares each op among threads in pieces and hands the pieces to the level's kernels. Members are
-// defined by family: cpu_ops.cpp (memory, weights), matmul.cpp, rows.cpp, attention.cpp, matmul_gradient.cpp,
-// attention_gradient.cpp, training_rows.cpp (the other gradients, loss, optimizer).
+// defined by family: cpu_ops.cpp (memory, weights), matmul.cpp, rows.cpp, attention.cpp, sample.cpp,
+// matmul_gradient.cpp, attention_gradient.cpp, training_rows.cpp (the other gradients, loss, optimizer).
 #pragma once
 
 #include "core/thread_pool.h"
@@ -22,10 +22,14 @@ class CpuOps final : public Ops {
   void download(void* to_host, const void* from, size_t bytes) override;
   void copy(void* to, const void* from, size_t bytes) override;
   std::vector<Holding> holdings() const override;
+  void replay(uint64_t, const std::function<void()>& body) override { body(); }
 
   std::unique_ptr<Matrix> matrix(const MatrixView& view, const char* owner) override;
+  size_t matrix_bytes(Type type, int64_t rows, int64_t cols) const override {
+    return PackedMatrix::bytes_of(type, rows, cols);
+  }
 
-  void matmul(float* y, const Matrix& w, const float* x, const float* bias, int T, Accumulate accumulate) override;
+  void products(std::span<const Product> of, const Rows& rows, int T) override;
   void embed(float* y, const Matrix& w, const int32_t* ids, int T) override;
   void gather_rows(float* y, const float* x, const int32_t* rows, int n, int C) override;
 
@@ -42,6 +46,9 @@ class CpuOps final : public Ops {
   void attend_paged(float* y, const float* q, const KvPages& cache, const RaggedBatch& batch, int H,
                     float scale) override;
   void attend(const Attention& a) override;
+
+  /// Error ERR_ARGUMENT where `among` is below 1.
+  void sample(int32_t* ids, const float* logits, const Draw* draws, int n, int V, int among) override;
 
   void patchify(float* y, const float* pixels, int B, int S, int p) override;
   void prepend_class(float* x, const float* patches, const float* class_token, const float* positions, int B, int P,
@@ -69,10 +76,12 @@ class CpuOps final : public Ops {
   void rows_in_pieces(int64_t count, int64_t values, const Pieces& body);
   /// Fills the packed matrix with rows as a MatrixView has them.
   void pack(PackedMatrix& w, const void* rows);
-  /// The T rows of x in tiles of float_rows rows, each [cols][rows of the tile].
-  void interleave_tiles(const float* x, int T, int64_t cols, float* to);
-  void matmul_float(float* y, const PackedMatrix& w, const float* x, const float* bias, int T, bool accumulate);
-  void matmul_quantized(float* y, const PackedMatrix& w, const float* x, const float* bias, int T, bool accumulate);
+  struct RoundedRows;
+  struct PreparedRows;
+  /// Rows [first, first + T) for all products, in the workspace.
+  PreparedRows prepare(std::span<const Product> of, const Rows& rows, int first, int T);
+  void matmul_float(float* y, const PackedMatrix& w, const PreparedRows& rows, const float* bias, bool accumulate);
+  void matmul_quantized(float* y, const PackedMatrix& w, const PreparedRows& rows, const float* bias, bool accumulate);
 
   const Level& level_;
   std::shared_ptr<Arena> arena_;  // shared with the matrices, which may outlive this

@@ -1,4 +1,5 @@
-// Products with weights: activations are brought into tiles once, then threads take pieces of a few groups of outputs.
+// Products with weights: rows are made, rounded and brought into tiles once, for every weight that reads them; then
+// threads take pieces of a few groups of outputs.
 #include <algorithm>
 
 #include "ops/cpu/cpu_ops.h"
@@ -6,82 +7,161 @@
 
 namespace minigpt4::cpu {
 
-void CpuOps::interleave_tiles(const float* x, int T, int64_t cols, float* to) {
-  constexpr int64_t line = 16;  // values of a cache line: rows may lie a power of two apart
-  const int tile_rows = level_.float_rows, tiles = (T + tile_rows - 1) / tile_rows;
-  rows_in_pieces(tiles, tile_rows * cols, [&](int64_t begin, int64_t end, int) {
-    for (int64_t tile = begin; tile < end; ++tile) {
-      const int64_t at = tile * tile_rows * cols;
-      const int rows = std::min<int>(tile_rows, T - int(tile) * tile_rows);
-      for (int64_t k = 0; k < cols; k += line) {
-        const int64_t stop = std::min(k + line, cols);
-        for (int r = 0; r < rows; ++r) {
-          for (int64_t i = k; i < stop; ++i) to[at + i * rows + r] = x[at + r * cols + i];
-        }
-      }
-    }
-  });
+namespace {
+
+const PackedMatrix& packed(const Ops::Product& product) { return static_cast<const PackedMatrix&>(*product.w); }
+
+/// Row t in the form asked for: where it lies already, or made at `to`.
+const float* make_row(const Level& level, const Ops::Rows& rows, int64_t t, int64_t cols, float* to) {
+  using enum Ops::Rows::Form;
+  const float* x = rows.x + t * cols;
+  switch (rows.form) {
+    case plain:
+      return x;
+    case rms_norm:
+      level.rms_norm(to, x, rows.weight, int(cols), rows.eps);
+      return to;
+    case layer_norm:
+      level.layer_norm(to, x, rows.weight, rows.bias, int(cols), rows.eps);
+      return to;
+    case gelu:
+      level.gelu(to, x, cols);
+      return to;
+    case silu_mul:
+      level.silu_mul(to, x, rows.up + t * cols, cols);
+      return to;
+  }
+  return nullptr;  // no other form
 }
 
-void CpuOps::matmul(float* y, const Matrix& w, const float* x, const float* bias, int T, Accumulate accumulate) {
-  const auto& packed = static_cast<const PackedMatrix&>(w);
+}  // namespace
+
+/// A piece's rows as weights of one kind of blocks read them: planes as in QuantizedMatmul.
+struct CpuOps::RoundedRows {
+  int offset, sums;  // of the weights' format
+  int8_t* q;
+  float *d, *sum;
+  int32_t* offset_sum;
+
+  bool serves(const QuantizedFormat& format) const { return offset == format.offset && sums == format.sums(); }
+};
+
+/// What a piece's rows have become.
+struct CpuOps::PreparedRows {
+  int T = 0;
+  const float* x = nullptr;  // for float weights: tiles as in FloatMatmul
+  float* scratch = nullptr;  // for float weights: [threads][scratch_each]
+  int64_t scratch_each = 0;
+  std::vector<RoundedRows> kinds;  // for the others
+};
+
+void CpuOps::products(std::span<const Product> of, const Rows& rows, int T) {
   for (int t = 0; t < T; t += kRowsAtOnce) {
-    const int rows = std::min(kRowsAtOnce, T - t);
-    float* to = y + int64_t(t) * w.rows;
-    const float* from = x + int64_t(t) * w.cols;
-    if (packed.format()) {
-      matmul_quantized(to, packed, from, bias, rows, accumulate == Accumulate::yes);
-    } else {
-      matmul_float(to, packed, from, bias, rows, accumulate == Accumulate::yes);
+    const PreparedRows prepared = prepare(of, rows, t, std::min(kRowsAtOnce, T - t));
+    for (const Product& product : of) {
+      const PackedMatrix& w = packed(product);
+      float* y = product.y + int64_t(t) * w.rows;
+      const bool accumulate = product.accumulate == Accumulate::yes;
+      if (w.format()) {
+        matmul_quantized(y, w, prepared, product.bias, accumulate);
+      } else {
+        matmul_float(y, w, prepared, product.bias, accumulate);
+      }
     }
   }
 }
 
-void CpuOps::matmul_float(float* y, const PackedMatrix& w, const float* x, const float* bias, int T, bool accumulate) {
+CpuOps::PreparedRows CpuOps::prepare(std::span<const Product> of, const Rows& rows, int first, int T) {
+  const int64_t cols = of.front().w->cols, blocks = cols / 32;
   const int tile_rows = level_.float_rows, tiles = (T + tile_rows - 1) / tile_rows;
-  const Cut cut = cut_product(w.groups(), tiles, w.cols * kGroup * T, threads_.threads());
-  const int64_t scratch_each = float_scratch(cut.groups, cut.tiles);
-  float *interleaved = nullptr, *scratch = nullptr;
+  PreparedRows prepared;
+  prepared.T = T;
+  bool floats = false;
+  for (const Product& product : of) {
+    const PackedMatrix& w = packed(product);
+    if (const QuantizedFormat* format = w.format()) {
+      const auto serves = [&](const RoundedRows& kind) { return kind.serves(*format); };
+      if (std::any_of(prepared.kinds.begin(), prepared.kinds.end(), serves)) continue;
+      prepared.kinds.push_back({format->offset, format->sums(), nullptr, nullptr, nullptr, nullptr});
+    } else {
+      const Cut cut = cut_product(w.groups(), tiles, cols * kGroup * T, threads_.threads());
+      floats = true;
+      prepared.scratch_each = std::max(prepared.scratch_each, float_scratch(cut.groups, cut.tiles));
+    }
+  }
+
+  const bool made = rows.form != Rows::Form::plain;
+  const bool tiled = floats && T > 1;  // one row is a tile as it is
+  float *rows_made = nullptr, *interleaved = nullptr;
   const auto carve = [&](Carver carver) {
-    interleaved = carver.take<float>(T > 1 ? T * w.cols : 0);
-    scratch = carver.take<float>(scratch_each * threads_.threads());
+    rows_made = carver.take<float>(made ? T * cols : 0);
+    interleaved = carver.take<float>(tiled ? T * cols : 0);
+    prepared.scratch = carver.take<float>(prepared.scratch_each * threads_.threads());
+    for (RoundedRows& kind : prepared.kinds) {
+      kind.q = carver.take<int8_t>(T * cols);
+      kind.d = carver.take<float>(T * blocks);
+      kind.sum = carver.take<float>(T * blocks * kind.sums);
+      kind.offset_sum = carver.take<int32_t>(T * blocks * kind.sums);
+    }
     return carver.size();
   };
   carve(Carver(workspace_.get(carve(Carver()))));
-  if (T > 1) interleave_tiles(x, T, w.cols, interleaved);
-  const FloatMatmul m{w.type, w.data(), T > 1 ? interleaved : x, bias, y, w.rows, w.cols, T, accumulate};
+  const float* as_they_are = made ? rows_made : rows.x + first * cols;
+  prepared.x = tiled ? interleaved : as_they_are;
+  if (!made && !tiled && prepared.kinds.empty()) return prepared;
+
+  const auto round = [&](const float* x, int64_t t) {
+    const int64_t tile = t / level_.quantized_rows * level_.quantized_rows;
+    const int64_t stride = std::min<int64_t>(level_.quantized_rows, T - tile);
+    const int64_t at = tile * blocks + t - tile;  // the row's first block; the next one is `stride` further
+    for (const RoundedRows& to : prepared.kinds) {
+      level_.quantize_row({x, cols, to.offset, to.sums, stride, to.q + at * 32, to.d + at, to.offset_sum + at * to.sums,
+                           to.sum + at * to.sums});
+    }
+  };
+  const int at_once = tiled ? tile_rows : 1;
+  rows_in_pieces((T + at_once - 1) / at_once, at_once * cols, [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = begin * at_once; t < std::min<int64_t>(end * at_once, T); t += at_once) {
+      const int n = int(std::min<int64_t>(at_once, T - t));
+      for (int64_t row = t; row < t + n; ++row) {
+        round(make_row(level_, rows, first + row, cols, rows_made + row * cols), row);
+      }
+      if (tiled) interleave_tile(as_they_are + t * cols, n, cols, interleaved + t * cols);
+    }
+  });
+  return prepared;
+}
+
+void CpuOps::matmul_float(float* y, const PackedMatrix& w, const PreparedRows& rows, const float* bias,
+                          bool accumulate) {
+  const int T = rows.T, tiles = (T + level_.float_rows - 1) / level_.float_rows;
+  const Cut cut = cut_product(w.groups(), tiles, w.cols * kGroup * T, threads_.threads());
+  const FloatMatmul m{w.type, w.data(), rows.x, bias, y, w.rows, w.cols, T, accumulate};
   each_piece(threads_, cut, w.groups(), tiles, [&](int64_t g0, int64_t g1, int i0, int i1, int thread) {
-    level_.matmul_float(m, g0, g1, i0, i1, scratch + thread * scratch_each);
+    level_.matmul_float(m, g0, g1, i0, i1, rows.scratch + thread * rows.scratch_each);
   });
 }
 
-void CpuOps::matmul_quantized(float* y, const PackedMatrix& w, const float* x, const float* bias, int T,
+void CpuOps::matmul_quantized(float* y, const PackedMatrix& w, const PreparedRows& rows, const float* bias,
                               bool accumulate) {
   const QuantizedFormat& format = *w.format();
-  const int tile_rows = level_.quantized_rows, tiles = (T + tile_rows - 1) / tile_rows, sums = format.sums();
-  const int64_t blocks = w.cols / 32;
-  int8_t* q = nullptr;
-  float *d = nullptr, *sum = nullptr;
-  int32_t* offset = nullptr;
-  const auto carve = [&](Carver carver) {
-    q = carver.take<int8_t>(T * w.cols);
-    d = carver.take<float>(T * blocks);
-    sum = carver.take<float>(T * blocks * sums);
-    offset = carver.take<int32_t>(T * blocks * sums);
-    return carver.size();
-  };
-  carve(Carver(workspace_.get(carve(Carver()))));
-  rows_in_pieces(T, w.cols, [&](int64_t begin, int64_t end, int) {
-    for (int64_t t = begin; t < end; ++t) {
-      const int64_t tile = t / tile_rows * tile_rows, rows = std::min<int64_t>(tile_rows, T - tile);
-      const int64_t at = tile * blocks + t - tile;  // the row's first block; the next one is `rows` further
-      level_.quantize_row({x + t * w.cols, w.cols, format.offset, sums, rows, q + at * 32, d + at, offset + at * sums,
-                           sum + at * sums});
-    }
-  });
-  const QuantizedMatmul m{
-      format.kind(), w.data(), w.group_bytes(), format.code_bytes(w.cols), q, d, offset, sum, bias, y, w.rows,
-      w.cols,        T,        accumulate};
+  const int T = rows.T, tiles = (T + level_.quantized_rows - 1) / level_.quantized_rows;
+  const RoundedRows& x =
+      *std::find_if(rows.kinds.begin(), rows.kinds.end(), [&](const RoundedRows& kind) { return kind.serves(format); });
+  const QuantizedMatmul m{format.kind(),
+                          w.data(),
+                          w.group_bytes(),
+                          format.code_bytes(w.cols),
+                          x.q,
+                          x.d,
+                          x.offset_sum,
+                          x.sum,
+                          bias,
+                          y,
+                          w.rows,
+                          w.cols,
+                          T,
+                          accumulate};
   const Cut cut = cut_product(w.groups(), tiles, w.cols * kGroup * T / 4, threads_.threads());
   each_piece(threads_, cut, w.groups(), tiles,
              [&](int64_t g0, int64_t g1, int i0, int i1, int) { level_.matmul_quantized(m, g0, g1, i0, i1); });

@@ -24,7 +24,12 @@ void CpuOps::matmul_dx(float* dx, const Matrix& w, const float* dy, int T, Accum
     };
     carve(Carver(workspace_.get(carve(Carver()))));
     if (rows > 1) {
-      interleave_tiles(from, rows, w.rows, interleaved);
+      rows_in_pieces(tiles, level_.float_rows * w.rows, [&](int64_t begin, int64_t end, int) {
+        for (int64_t i = begin * level_.float_rows; i < end * level_.float_rows; i += level_.float_rows) {
+          interleave_tile(from + i * w.rows, std::min<int>(level_.float_rows, rows - int(i)), w.rows,
+                          interleaved + i * w.rows);
+        }
+      });
       from = interleaved;
     }
     const GradientMatmul m{w.type,

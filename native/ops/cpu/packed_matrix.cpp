@@ -24,6 +24,12 @@ void interleave(const uint8_t* source, int rows, int64_t cols, uint8_t* group) {
   }
 }
 
+size_t bytes_of_group(Type type, int64_t cols) {
+  const size_t row = row_bytes(type, uint64_t(cols));  // checks the columns
+  const QuantizedFormat* format = format_of(type);
+  return format ? format->group_bytes(cols) : row * kGroup;
+}
+
 }  // namespace
 
 const QuantizedFormat* format_of(Type type) noexcept {
@@ -72,13 +78,16 @@ PackedMatrix::PackedMatrix(std::shared_ptr<Arena> arena, Type type_, int64_t row
   type = type_;
   rows = rows_;
   cols = cols_;
-  const size_t row = row_bytes(type, uint64_t(cols));
-  group_bytes_ = format_ ? format_->group_bytes(cols) : row * kGroup;
+  group_bytes_ = bytes_of_group(type, cols);
   bytes = size_t(groups()) * group_bytes_;
   data_ = static_cast<uint8_t*>(arena_->take(bytes, owner));
 }
 
 PackedMatrix::~PackedMatrix() { arena_->give(data_); }
+
+size_t PackedMatrix::bytes_of(Type type, int64_t rows, int64_t cols) {
+  return size_t(padded(rows) / kGroup) * bytes_of_group(type, cols);
+}
 
 void PackedMatrix::pack(const void* view_rows, int64_t g0, int64_t g1) {
   const size_t row = row_bytes(type, uint64_t(cols));

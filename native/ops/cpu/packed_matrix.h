@@ -18,6 +18,8 @@ class PackedMatrix final : public Matrix {
   /// of the type's block).
   PackedMatrix(std::shared_ptr<Arena> arena, Type type, int64_t rows, int64_t cols, const char* owner);
   ~PackedMatrix() override;
+  /// Of the memory that it takes. Error ERR_SHAPE, likewise.
+  static size_t bytes_of(Type type, int64_t rows, int64_t cols);
   PackedMatrix(const PackedMatrix&) = delete;
   PackedMatrix& operator=(const PackedMatrix&) = delete;
 

@@ -1,4 +1,4 @@
-// How products with weights are cut among threads, and the activations' tiles: shared by matmul and its gradient.
+// How products with weights are cut among threads, and the activations' tiles: shared by products and their gradients.
 #pragma once
 
 #include <algorithm>
@@ -11,6 +11,17 @@ namespace minigpt4::cpu {
 // Rows that are multiplied in one go: a multiple of every level's tile, so that sums and the activations of one chain
 // stay in a core's level 2 cache, and many enough that reading the weights once for them is cheap.
 inline constexpr int kRowsAtOnce = 264;
+
+/// to[cols][rows] = x[rows, cols]: a tile of rows.
+inline void interleave_tile(const float* x, int rows, int64_t cols, float* to) {
+  constexpr int64_t line = 16;  // values of a cache line: rows may lie a power of two apart
+  for (int64_t k = 0; k < cols; k += line) {
+    const int64_t stop = std::min(k + line, cols);
+    for (int r = 0; r < rows; ++r) {
+      for (int64_t i = k; i < stop; ++i) to[i * rows + r] = x[r * cols + i];
+    }
+  }
+}
 
 /// How a product is cut: pieces of `groups` groups and `tiles` tiles.
 struct Cut {

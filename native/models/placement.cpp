@@ -1,0 +1,118 @@
+#include "models/placement.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "core/gguf.h"
+#include "models/tensor_list.h"
+
+namespace minigpt4 {
+namespace {
+
+// What a device takes for itself beside our allocations (its allocator's granularity, recorded launches, kernels), and
+// what the ops' scratch may grow by: a share of what the activations take.
+constexpr size_t kReserve = size_t(64) << 20;
+
+/// Adds up what tensors take on a device.
+class SizeOf : public TensorVisitor {
+ public:
+  SizeOf(const Ops& ops, const GgufFile& file) : ops_(ops), file_(file) {}
+  size_t bytes = 0;
+  std::vector<size_t> layers;  // of the language model
+
+  void matrix(const std::string& name, int64_t rows, int64_t cols, std::unique_ptr<Matrix>&, Presence) override {
+    // a missing tensor, or one of another shape, is for the loader to tell
+    if (const GgufTensor* tensor = file_.tensor(name)) add(name, ops_.matrix_bytes(tensor->type, rows, cols));
+  }
+  void floats(const std::string& name, const std::vector<uint64_t>& shape, Floats&, Presence) override {
+    size_t count = 1;
+    for (const uint64_t n : shape) count *= size_t(n);
+    if (file_.tensor(name)) add(name, count * sizeof(float));
+  }
+  void numbers(const std::string&, int64_t, std::vector<float>&, Presence) override {}
+
+ private:
+  const Ops& ops_;
+  const GgufFile& file_;
+
+  void add(const std::string& name, size_t count) {
+    const int layer = llama_layer_of(name);
+    if (layer < 0) {
+      bytes += count;
+      return;
+    }
+    if (size_t(layer) >= layers.size()) layers.resize(size_t(layer) + 1);
+    layers[size_t(layer)] += count;
+  }
+};
+
+size_t vision_bytes(const ModelFiles& files, const Ops& device) {
+  if (!files.model) return 0;
+  const GgufFile& file = *files.model;
+  const VisionConfig vision = read_vision_config(file);
+  SizeOf sizes(device, file);
+  VitWeights vit;
+  visit_tensors(vision.vit, vit, sizes);
+  size_t bytes = sizes.bytes + Vit::scratch_bytes(vision.vit, 1);
+  if (vision.qformer) {
+    SizeOf more(device, file);
+    QFormerWeights qformer;
+    visit_tensors(*vision.qformer, vision.vit.width, qformer, more);
+    bytes += more.bytes + QFormer::scratch_bytes(*vision.qformer, vision.vit.rows(), 1);
+  }
+  return bytes;
+}
+
+}  // namespace
+
+Placement place(const ModelFiles& files, const Ops& device, const PlacementWishes& wishes, const CacheWishes& cache) {
+  const GgufFile& file = files.language_model();
+  const LlamaConfig c = read_llama_config(file);
+  if (!device.is_device()) return {c.depth, true};
+  if (wishes.device_layers && (*wishes.device_layers < 0 || *wishes.device_layers > c.depth)) {
+    fail(code::argument, "gpuLayers is ", *wishes.device_layers, ", but the language model has ", c.depth,
+         " layers: expected 0 to ", c.depth);
+  }
+  const size_t free = device.room();
+
+  SizeOf sizes(device, file);
+  LlamaWeights weights;
+  visit_tensors(c, weights, sizes);
+  sizes.layers.resize(size_t(c.depth));
+  const size_t page = size_t(c.kv_heads) * kPagePositions * size_t(c.head_dim) * info(cache.type).block_bytes;
+  const size_t kv = 2 * size_t(cache.pages) * page;
+  // the engine's own: rows of a pass, logits, and a bit for each id that an answer has generated
+  const size_t engine = size_t(cache.max_rows) * size_t(c.width) * sizeof(float) +
+                        size_t(cache.max_logits) * size_t(c.vocab) * sizeof(float) +
+                        size_t(cache.max_answers) * size_t(c.vocab) / 8;
+  const size_t fixed = sizes.bytes + engine + Llama::scratch_bytes(c, cache.max_rows, cache.max_logits);
+
+  const size_t reserve = std::min(kReserve, free / 8);
+  const size_t room = wishes.memory ? std::min<uint64_t>(wishes.memory, free) : free - reserve;
+  const auto needed = [&](int layers) {
+    size_t bytes = layers > 0 ? fixed : 0;
+    for (int i = c.depth - layers; i < c.depth; ++i) bytes += sizes.layers[size_t(i)] + kv;
+    return bytes;
+  };
+  int fit = c.depth;
+  while (fit > 0 && needed(fit) > room) --fit;
+
+  Placement placement{wishes.device_layers.value_or(fit), false};
+  if (placement.device_layers > fit) {
+    fail(code::out_of_memory, "the language model's last ", placement.device_layers, " layers with a cache of ",
+         cache.pages * kPagePositions, " positions need ", needed(placement.device_layers),
+         " bytes of the GPU's memory, but ", room, " of ", free, " free bytes may be taken: ", fit, " of ", c.depth,
+         " layers fit (gpuLayers), or a shorter context");
+  }
+  if (!files.model) return placement;
+  const size_t vision = vision_bytes(files, device), left = room - needed(placement.device_layers);
+  placement.vision_on_device = wishes.vision_on_device.value_or(vision <= left);
+  if (placement.vision_on_device && vision > left) {
+    fail(code::out_of_memory, "the picture's side needs ", vision, " bytes of the GPU's memory beside ",
+         placement.device_layers, " layers of the language model, but ", left,
+         " are left: put fewer layers there (gpuLayers), or the picture's side on the CPU");
+  }
+  return placement;
+}
+
+}  // namespace minigpt4

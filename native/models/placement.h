@@ -1,0 +1,30 @@
+// Which part of a model a device computes and which the CPU, decided by sizes before anything is loaded.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "models/minigpt4.h"
+
+namespace minigpt4 {
+
+/// What the caller asks for; nothing: what fits.
+struct PlacementWishes {
+  std::optional<int> device_layers;      // of the language model, the last ones
+  std::optional<bool> vision_on_device;  // the picture's side
+  uint64_t memory = 0;                   // bytes of the device at most; 0: what it has free, less a reserve
+};
+
+/// What the language model needs beside its weights.
+struct CacheWishes {
+  int pages = 0;
+  Type type = Type::F16;
+  int max_rows = 0, max_logits = 0, max_answers = 0;  // of a pass; logits at once; answers that go on together
+};
+
+/// The language model's layers go up first, from the last one back, because a token waits for each of them; the picture's
+/// side joins them where there is room for both. Errors: ERR_ARGUMENT (more layers than there are), ERR_OUT_OF_MEMORY with
+/// bytes needed, bytes free and the layers that would fit, where a wish does not.
+Placement place(const ModelFiles& files, const Ops& device, const PlacementWishes& wishes, const CacheWishes& cache);
+
+}  // namespace minigpt4

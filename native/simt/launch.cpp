@@ -1,0 +1,87 @@
+// Launches: what a device would refuse, and one kernel at a time through the execution.
+#include <atomic>
+#include <cstdio>
+#include <map>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "simt/execution.h"
+#include "simt/faults.h"
+#include "simt/gpu_simt.h"
+#include "simt/launch_findings.h"
+#include "simt/streams.h"
+#include "simt/symbol_name.h"
+
+namespace minigpt4::simt {
+
+namespace {
+
+struct Kernel {
+  std::string name;
+  size_t shared_allowed = 48 * 1024;
+};
+/// What is known about a kernel, by its address; under device_lock().
+Kernel& kernel_at(const void* function) {
+  static auto* known = new std::map<const void*, Kernel>;
+  const auto [at, fresh] = known->try_emplace(function);
+  if (fresh) at->second.name = symbol_name(function);
+  return at->second;
+}
+
+cudaError_t run_kernel(const KernelCall& call, const dim3& grid, const dim3& block, size_t shared, const char* file,
+                       int line) {
+  static std::atomic<uint64_t> launches{0};
+  if (const cudaError_t error = next_call(Call::launch); error != cudaSuccess) return error;
+  const std::lock_guard held(device_lock());
+  const Kernel& kernel = kernel_at(call.kernel);
+  const std::string name =
+      kernel.name.empty() ? std::string("launched at ") + file + ":" + std::to_string(line) : kernel.name;
+  const LaunchInfo launch{++launches, name.c_str(), grid, block, shared, {file, line}, call.kernel};
+  LaunchFindings here;
+  execution().run(launch, call, device_shape().shared);
+  if (here.count == 0 || !options().findings_fail) return cudaSuccess;
+  for (const std::string& text : here.texts) std::fprintf(stderr, "simt: %s\n", text.c_str());
+  return cudaErrorLaunchFailure;
+}
+
+}  // namespace
+
+cudaError_t launch_kernel(const KernelCall& call, const dim3& grid, const dim3& block, size_t shared,
+                          cudaStream_t stream, const char* file, int line) {
+  if (const cudaError_t error = device_error(); error != cudaSuccess) return remember(error);
+  const uint64_t threads = uint64_t(block.x) * block.y * block.z;
+  if (threads == 0 || threads > block_threads_limit || block.z > 64 || grid.x == 0 || grid.y == 0 || grid.z == 0 ||
+      grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) {
+    return remember(cudaErrorInvalidConfiguration);
+  }
+  {
+    const std::lock_guard held(device_lock());
+    if (shared > kernel_at(call.kernel).shared_allowed) return remember(cudaErrorInvalidValue);
+    if (const cudaError_t error = stream_error(stream); error != cudaSuccess) return remember(error);
+  }
+  // the caller's arguments are gone when a queue or a graph comes to it
+  const auto* first = static_cast<const std::byte*>(call.arguments);
+  const std::vector<std::byte> arguments(first, first + call.argument_bytes);
+  return remember(submit(stream, [call, arguments, grid, block, shared, file, line] {
+    KernelCall copied = call;
+    copied.arguments = arguments.data();
+    return run_kernel(copied, grid, block, shared, file, line);
+  }));
+}
+
+}  // namespace minigpt4::simt
+
+using namespace minigpt4::simt;
+
+cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute attribute, int value) {
+  if (const cudaError_t error = device_error(); error != cudaSuccess) return remember(error);
+  if (!function) return remember(cudaErrorInvalidDeviceFunction);
+  if (attribute == cudaFuncAttributePreferredSharedMemoryCarveout) return cudaSuccess;
+  if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 || size_t(value) > device_shape().shared) {
+    return remember(cudaErrorInvalidValue);
+  }
+  const std::lock_guard held(device_lock());
+  kernel_at(function).shared_allowed = size_t(value);
+  return cudaSuccess;
+}
