@@ -1,6 +1,6 @@
 // `npm test`: builds what the tests need, runs every check and ends with the line "N passed, N failed" (and skipped ones, if any).
 //   --quick        leaves out clang-tidy, the sanitizer build and the fuzz targets
-//   --only STEP    only this step (may be repeated): native, lib, types, lint, tidy, sanitize, fuzz
+//   --only STEP    only this step (may be repeated): native, gpu, kernels, lib, types, lint, tidy, sanitize, fuzz
 //   --fuzz-seconds N  how long each fuzz target runs (5)
 //   WORD...        of the step `lib` only test files whose name contains a word, of `native` tests whose name does
 import { existsSync, readFileSync } from 'node:fs';
@@ -9,8 +9,8 @@ import { basename, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { filesBelow, llvmTool, llvmVersion, nativeFiles, root, run } from './commands.mjs';
 
-const steps = ['native', 'lib', 'types', 'lint', 'tidy', 'sanitize', 'fuzz'];
-const slowSteps = ['tidy', 'sanitize', 'fuzz'];
+const steps = ['native', 'gpu', 'kernels', 'lib', 'types', 'lint', 'tidy', 'sanitize', 'fuzz'];
+const slowSteps = ['kernels', 'tidy', 'sanitize', 'fuzz'];
 const { values: options, positionals: words } = parseArgs({
   options: {
     quick: { type: 'boolean', default: false },
@@ -92,8 +92,8 @@ async function tidy() {
 }
 
 /** Runs the native tests of a build folder and takes their counts from their last line. */
-async function nativeTests(name, folder, env) {
-  const result = await run(join(root, folder, 'minigpt4_tests'), words, { env, minutes: 20 });
+async function nativeTests(name, folder, env, program = 'minigpt4_tests') {
+  const result = await run(join(root, folder, program), words, { env, minutes: 20 });
   const counts = result.output
     .match(/(\d+) passed, (\d+) failed, (\d+) skipped\s*$/)
     ?.slice(1)
@@ -120,6 +120,24 @@ async function native() {
   if (built) await nativeTests('native tests', folder);
 }
 
+/** The GPU's kernels and what runs them here, every access checked. */
+async function gpu() {
+  if (process.platform !== 'linux') return report('tests of kernels', { skipped: 1, why: 'the emulator is for Linux' });
+  const folder = join('out', 'Release');
+  const program = 'minigpt4_gpu_tests_hooks';
+  const built =
+    (await build('configuration', 'cmake', ['-S', '.', '-B', folder, '-DMINIGPT4_TESTS=ON'])) &&
+    (await build('tests of kernels', 'cmake', ['--build', folder, '--target', program, ...parallel]));
+  if (built) await nativeTests('tests of kernels, on the emulator', folder, {}, program);
+}
+
+/** What nvcc makes of the kernels: no spills, and registers as the table has them. */
+async function kernels() {
+  const result = await run(process.execPath, ['scripts/kernels.mjs'], { minutes: 30 });
+  if (result.code === 77) return report('kernels for GPUs', { skipped: 1, why: 'nvcc was not found' });
+  report('kernels for GPUs', { ...result, passed: result.code === 0 ? 1 : 0, failed: result.code === 0 ? 0 : 1 });
+}
+
 /** Suites that a test file makes and never runs: uvu would pass over them in silence. */
 function suitesNotRun(source) {
   const made = [...source.matchAll(/\b(?:const|let)\s+(\w+)\s*=\s*suite\s*[(<]/g)].map((match) => match[1]);
@@ -128,6 +146,13 @@ function suitesNotRun(source) {
 }
 
 async function lib() {
+  if (process.platform === 'linux') {
+    // the device that the tests of a GPU's path compute on
+    const folder = join('out', 'Release');
+    const target = ['--build', folder, '--target', 'minigpt4_simt', ...parallel];
+    if (!(await build('configuration', 'cmake', ['-S', '.', '-B', folder, '-DMINIGPT4_TESTS=ON']))) return;
+    if (!(await build('the emulated device', 'cmake', target))) return;
+  }
   const files = filesBelow('test', /\.test\.ts$/).filter(
     (file) => words.length === 0 || words.some((word) => basename(file).includes(word)),
   );
@@ -174,12 +199,14 @@ async function fuzz() {
 }
 
 const started = performance.now();
-if (wanted('native') || wanted('lib')) {
+if (wanted('native') || wanted('gpu') || wanted('lib')) {
   // what `npm install` built, brought up to date: seconds when nothing changed
   const built = await build('addon and lib', process.execPath, ['scripts/compile.mjs']);
   if (built && wanted('native')) await native();
+  if (built && wanted('gpu')) await gpu();
   if (built && wanted('lib')) await lib();
 }
+if (wanted('kernels')) await kernels();
 if (wanted('types')) await types();
 if (wanted('lint')) await lint();
 if (wanted('tidy')) await tidy();

@@ -18,7 +18,12 @@ if (!existsSync(database)) fail('nothing is built yet; run npm install first');
 
 const files = JSON.parse(readFileSync(database, 'utf8'))
   .map((entry) => relative(root, entry.file))
-  .filter((file) => file.startsWith('native') && (words.length === 0 || words.some((word) => file.includes(word))));
+  .filter(
+    (file) =>
+      file.startsWith('native') &&
+      file.endsWith('.cpp') &&
+      (words.length === 0 || words.some((word) => file.includes(word))),
+  );
 if (files.length === 0) fail(`no C++ file matches ${words.join(', ')}`);
 
 let failed = 0;

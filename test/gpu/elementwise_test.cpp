@@ -20,9 +20,9 @@ Floats interesting() {
 
 /// values, `off` floats into memory of its own.
 struct Shifted {
-  Shifted(const Floats& values, size_t off) : off(off), memory(device(), padded(values, off)) {}
-  static Floats padded(const Floats& values, size_t off) {
-    Floats all(off, 7.0f);
+  Shifted(const Floats& values, size_t count) : off(count), memory(device(), padded(values, count)) {}
+  static Floats padded(const Floats& values, size_t count) {
+    Floats all(count, 7.0f);
     all.insert(all.end(), values.begin(), values.end());
     return all;
   }

@@ -111,8 +111,7 @@ TEST("cuda: a row of a quantized product has the same bits among any number of r
     // prefill's larger tile with 130 tokens, which fill a large device; 49 rows take the smaller tile.
     for (const Among& of :
          {Among{{130, 49, super(type) ? 5 * 256 : 35 * 64 - 32, true, Accumulate::yes}, {1, 3, 8, 9, 16, 31, 33, 64}},
-          Among{{70, 20, super(type) ? 17 * 256 : 64}, {1, 9, 64}},
-          Among{{130, 5700, super(type) ? 256 : 32}, {3}}}) {
+          Among{{70, 20, super(type) ? 17 * 256 : 64}, {1, 9, 64}}, Among{{130, 5700, super(type) ? 256 : 32}, {3}}}) {
       const Case& c = of.c;
       const Inputs in = inputs(c, random_blocks(type, c.rows, c.cols, 8));
       const auto w = device().matrix({type, c.rows, c.cols, in.w.data()}, "weights");

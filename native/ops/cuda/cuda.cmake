@@ -148,4 +148,6 @@ else()
   message(STATUS "CUDA: no nvcc that works was found (device \"cuda\" needs one)")
 endif()
 
-add_subdirectory(${CMAKE_SOURCE_DIR}/native/simt)
+if(EXISTS ${CMAKE_SOURCE_DIR}/native/simt)  # a package leaves it out
+  add_subdirectory(${CMAKE_SOURCE_DIR}/native/simt)
+endif()
