@@ -90,7 +90,10 @@ readme('the table of environment variables has every one that the code reads', (
   const sources = [
     ...readdirSync(join(root, 'lib'), { recursive: true, encoding: 'utf8' }).map((path) => join('lib', path)),
     ...readdirSync(join(root, 'native'), { recursive: true, encoding: 'utf8' }).map((path) => join('native', path)),
-  ].filter((path) => /\.(ts|cpp|h)$/.test(path));
+  ]
+    .filter((path) => /\.(ts|cpp|h|cu)$/.test(path))
+    // the emulator is for tests and never packaged: its own README tells
+    .filter((path) => !path.startsWith(join('native', 'simt')));
   const named = new Set(
     sources.flatMap((path) =>
       [...read(path).matchAll(/(?:env\[?\.?'?|getenv\(")(MINIGPT4_[A-Z_]+)/g)].map((match) => match[1]!),
