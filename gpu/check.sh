@@ -122,7 +122,7 @@ programs() {
   fi
   [ "$dry" = 1 ] && return 1
   echo "the carried programs do not start here; building them"
-  bash gpu/build.sh "$work" && "$conformance" --help && "$tests" "cuda: gelu"
+  bash gpu/rebuild.sh "$work" && "$conformance" --help && "$tests" "cuda: gelu"
 }
 
 check_conformance() {

@@ -141,7 +141,7 @@ packNode();
 run(join(build, 'minigpt4_conformance_simt'), ['write', join(kit, 'conformance.txt')]);
 writeFileSync(join(kit, 'counted.csv'), run(join(build, 'minigpt4_counted_kernels_hooks'), [], { quiet: true }));
 
-// the programs, the package, and the headers that gpu/build.sh compiles the addon with where these do not start
+// the programs, the package, and the headers that gpu/rebuild.sh compiles the addon with where these do not start
 const staged = join(build, 'staged');
 rmSync(staged, { recursive: true, force: true });
 mkdirSync(join(staged, 'bin'), { recursive: true });

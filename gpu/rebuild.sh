@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Builds what gpu/kit/ carries on a machine that has nvcc and g++ alone, for where the carried programs do not start:
-#   gpu/build.sh FOLDER     FOLDER/include: the headers of Node's addons, from the kit; fills FOLDER/bin and FOLDER/package
+#   gpu/rebuild.sh FOLDER     FOLDER/include: the headers of Node's addons, from the kit; fills FOLDER/bin and FOLDER/package
 # The flags are those of CMakeLists.txt, native/ops/cpu/levels.cmake and native/ops/cuda/cuda.cmake. ARCHITECTURE: of nvcc's -arch;
 # without it, this machine's device. JOBS: compilers at a time.
 set -eu
 cd "$(dirname "$0")/.."
-[ $# = 1 ] || { echo "usage: gpu/build.sh FOLDER" >&2; exit 2; }
+[ $# = 1 ] || { echo "usage: gpu/rebuild.sh FOLDER" >&2; exit 2; }
 mkdir -p "$1/objects" "$1/bin" "$1/package/build/Release"
 folder=$(cd "$1" && pwd)
 for program in nvcc g++ ar; do
-  command -v "$program" >/dev/null || { echo "gpu/build.sh: $program was not found" >&2; exit 1; }
+  command -v "$program" >/dev/null || { echo "gpu/rebuild.sh: $program was not found" >&2; exit 1; }
 done
 architecture=${ARCHITECTURE:-native}
 jobs=${JOBS:-$(nproc)}
