@@ -68,8 +68,10 @@ void __tsan_init() { minigpt4::simt::install_hooks(); }
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit(void*) {}
 /// A constructor sets an object's virtual table pointer.
-void __tsan_vptr_update(void** p, void*) { hooked_access(p, sizeof(void*), kind_write, true, HERE); }
-void __tsan_vptr_read(void** p) { hooked_access(p, sizeof(void*), kind_read, true, HERE); }
+void __tsan_vptr_update(void** p, void*) {
+  hooked_access(static_cast<void*>(p), sizeof(void*), kind_write, true, HERE);
+}
+void __tsan_vptr_read(void** p) { hooked_access(static_cast<void*>(p), sizeof(void*), kind_read, true, HERE); }
 
 SIZED(1)
 SIZED(2)
