@@ -65,6 +65,7 @@ async function build(name, program, parameters) {
 }
 
 const node = (name, ...parameters) => check(name, process.execPath, parameters);
+const withTests = ['-DMINIGPT4_TESTS=ON', '-DMINIGPT4_SIMT=plain'];
 const parallel = ['--parallel', String(availableParallelism())];
 
 async function types() {
@@ -115,7 +116,7 @@ async function native() {
   // in the addon's own build folder: the tests run on the very objects that the addon is linked from
   const folder = join('out', 'Release');
   const built =
-    (await build('configuration', 'cmake', ['-S', '.', '-B', folder, '-DMINIGPT4_TESTS=ON'])) &&
+    (await build('configuration', 'cmake', ['-S', '.', '-B', folder, ...withTests])) &&
     (await build('native tests', 'cmake', ['--build', folder, '--target', 'minigpt4_tests', ...parallel]));
   if (built) await nativeTests('native tests', folder);
 }
@@ -126,7 +127,7 @@ async function gpu() {
   const folder = join('out', 'Release');
   const program = 'minigpt4_gpu_tests_hooks';
   const built =
-    (await build('configuration', 'cmake', ['-S', '.', '-B', folder, '-DMINIGPT4_TESTS=ON'])) &&
+    (await build('configuration', 'cmake', ['-S', '.', '-B', folder, ...withTests])) &&
     (await build('tests of kernels', 'cmake', ['--build', folder, '--target', program, ...parallel]));
   if (built) await nativeTests('tests of kernels, on the emulator', folder, {}, program);
 }
@@ -150,7 +151,7 @@ async function lib() {
     // the device that the tests of a GPU's path compute on
     const folder = join('out', 'Release');
     const target = ['--build', folder, '--target', 'minigpt4_simt', ...parallel];
-    if (!(await build('configuration', 'cmake', ['-S', '.', '-B', folder, '-DMINIGPT4_TESTS=ON']))) return;
+    if (!(await build('configuration', 'cmake', ['-S', '.', '-B', folder, ...withTests]))) return;
     if (!(await build('the emulated device', 'cmake', target))) return;
   }
   const files = filesBelow('test', /\.test\.ts$/).filter(
