@@ -18,7 +18,7 @@ test('what each file is', async () => {
     ['pretrained_minigpt4.pth', /PyTorch checkpoint: a projection$/, 2],
     ['vicuna-bin', /Hugging Face folder: a language model$/, 23],
     ['vicuna-f16.gguf', /GGUF 3, architecture llama: a language model$/, 21],
-    ['expected.safetensors', /safetensors: tensors such as /, 23],
+    ['expected.safetensors', /safetensors: tensors such as /, 20],
   ];
   for (const [name, what, tensors] of cases) {
     const file = await describeFile(fixture(name));
