@@ -235,7 +235,7 @@ step conformance 20 check_conformance
 # what is right or wrong may run side by side; what is timed may not
 if [ "$dry" = 1 ]; then
   beside kernels 120 kernels
-  beside sanitizer 120 sanitizer hooks 30
+  beside sanitizer 120 sanitizer hooks 10
 else
   beside kernels 150 kernels
   for tool in memcheck racecheck initcheck synccheck; do beside "sanitizer-$tool" 150 sanitizer "$tool" 100; done

@@ -121,15 +121,23 @@ async function native() {
   if (built) await nativeTests('native tests', folder);
 }
 
-/** The GPU's kernels and what runs them here, every access checked. */
+/** The GPU's kernels and what runs them here, every access checked; then all that a GPU is asked, asked of the emulator. */
 async function gpu() {
   if (process.platform !== 'linux') return report('tests of kernels', { skipped: 1, why: 'the emulator is for Linux' });
   const folder = join('out', 'Release');
   const program = 'minigpt4_gpu_tests_hooks';
+  const programs = ['gpu_tests_simt', 'ops_bench', 'llama_bench', 'conformance_simt', 'counted_kernels_hooks'];
+  const targets = ['minigpt4_simt', program, ...programs.map((name) => `minigpt4_${name}`)];
   const built =
     (await build('configuration', 'cmake', ['-S', '.', '-B', folder, ...withTests])) &&
-    (await build('tests of kernels', 'cmake', ['--build', folder, '--target', program, ...parallel]));
-  if (built) await nativeTests('tests of kernels, on the emulator', folder, {}, program);
+    (await build('tests of kernels', 'cmake', ['--build', folder, '--target', ...targets, ...parallel]));
+  if (!built) return;
+  await nativeTests('tests of kernels, on the emulator', folder, {}, program);
+  if (words.length > 0) return;
+  await check('gpu/check.sh, dry', 'bash', ['gpu/check.sh', join('out', 'gpu-check')], {
+    env: { DRY: '1' },
+    minutes: 12,
+  });
 }
 
 /** What nvcc makes of the kernels: no spills, and registers as the table has them. */

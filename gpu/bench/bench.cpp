@@ -97,7 +97,7 @@ void Bench::time_recorded(const std::string& name, const Work& work, const std::
     seconds_of(3, body);
     count = std::clamp(int(kRecordSeconds / std::max(1e-7, seconds_of(4, body))) + 1, 1, kMostRecorded);
   }
-  const uint64_t key = ++keys_;
+  const uint64_t key = new_key();
   const auto repeat = [&](int) {
     ops_->replay(key, [&] {
       for (int i = 0; i < count; ++i) body(i);

@@ -45,6 +45,8 @@ class Bench {
   bool wanted(const std::string& name) const { return name.find(settings_.word) != std::string::npos; }
   /// Cases told so far.
   int told() const { return told_; }
+  /// For Ops::replay: one that nothing else of this program has.
+  uint64_t new_key() { return ++keys_; }
 
   /// Tells the median time of body(i), where i counts the repetitions: launches alone, recorded so many at a time that what
   /// the host does between them does not count.

@@ -1,4 +1,4 @@
-// Times whole steps of a model on a device: a token of Vicuna 7B for one chat and for eight, as the engine takes it (one
+// Times whole steps of a model on a device: a token of Vicuna 7B for one chat, 8 and 32, as the engine takes it (one
 // recorded step, ids to and fro), a prompt, pictures through ViT-g and the Q-Former, and a training step, each beside its
 // floor. The weights are random and of the real sizes, so that no file is needed.
 #include <algorithm>
@@ -73,7 +73,7 @@ Sizes vicuna() {
           12,
           192,
           24,
-          {1, 8},
+          {1, 8, 32},
           {1, 8, 32}};
 }
 
@@ -127,8 +127,9 @@ using Lazy = std::function<const Model&()>;
 /// Chats that go on together as the engine's do, each in pages of its own.
 class Chats {
  public:
-  Chats(Ops& ops, const Model& model, int chats, int most_positions, int max_rows)
+  Chats(Ops& ops, uint64_t key, const Model& model, int chats, int most_positions, int max_rows)
       : ops_(ops),
+        key_(key),
         model_(model),
         chats_(chats),
         pages_(pages_for(most_positions)),
@@ -173,7 +174,7 @@ class Chats {
     for (size_t b = 0; b < draws_.size(); ++b) draws_[b].uniform = double((position * 31 + int(b)) % 97) / 97;
     const RaggedBatch batch = lay(drawn_, position, 1);
     next_.upload(rows, draws_);
-    ops_.replay(uint64_t(chats_), [&] {
+    ops_.replay(key_, [&] {
       llama_.embed(x_, ids_, batch.rows);
       llama_.forward(x_, batch, cache_);
       next_.draw(x_, chats_);
@@ -183,6 +184,7 @@ class Chats {
 
  private:
   Ops& ops_;
+  uint64_t key_;  // of the recorded step
   const Model& model_;
   int chats_, pages_;
   KvCache cache_;
@@ -222,7 +224,7 @@ void language(Bench& bench, const Sizes& sizes, const Lazy& lazy, const std::str
     if (!bench.wanted(name)) continue;
     const Model& model = lazy();
     const int most = std::min(c.context, sizes.positions + steps);
-    Chats all(bench.ops(), model, chats, most, std::max(sizes.positions, 1) * chats);
+    Chats all(bench.ops(), bench.new_key(), model, chats, most, std::max(sizes.positions, 1) * chats);
     all.read(0, sizes.positions);
     // around the middle of 256 positions on: from 128 before to 128 behind, over and over
     const int first = sizes.positions / 2, span = std::min(sizes.positions, most - first);
@@ -234,7 +236,7 @@ void language(Bench& bench, const Sizes& sizes, const Lazy& lazy, const std::str
   if (bench.wanted(name)) {
     const Model& model = lazy();
     const double T = sizes.prompt;
-    Chats one(bench.ops(), model, 1, sizes.prompt, sizes.prompt);
+    Chats one(bench.ops(), bench.new_key(), model, 1, sizes.prompt, sizes.prompt);
     bench.time_whole(name, model.pass(T, T * (T + 1) / 2, T, 1), [&](int) { one.read(0, sizes.prompt); },
                      {"tokens_s", T});
   }
