@@ -7,6 +7,15 @@
 #                                 compile when they first run it; "release": what a release carries; or a list for CMake
 set(cuda_folder ${CMAKE_CURRENT_LIST_DIR})
 
+# Small files take nvcc longer to begin than to compile: those of a group become one run of it, the others one each. (Two files
+# of a group must not have the same name for different things.)
+set(MINIGPT4_KERNEL_GROUPS
+  "cuda_ops device_memory devices matmul_dx matmul_dx_f32 matmul_quantized matrix products replay staging"
+  "elementwise embed loss norm optimizer pack_half pack_quantized pictures rope rows sample"
+  "attention_dense attention_paged_few kv"
+  "attention_paged matmul_f32 matmul_dw"
+  "attention_gradient attention_paged_many")
+
 # What stands in a plug-in and in what loads it must come from the same headers: their types cross the border.
 set(interface "")
 foreach(header core/arena.h core/dtype.h core/error.h ops/ops.h ops/plugin.h)
@@ -110,7 +119,21 @@ if(compiler)
     set(CMAKE_CUDA20_${kind}_COMPILE_OPTION -std=c++20)
   endforeach()
   message(STATUS "CUDA: ${compiler} (plug-in for architectures ${CMAKE_CUDA_ARCHITECTURES})")
-  add_library(minigpt4_kernels OBJECT EXCLUDE_FROM_ALL ${MINIGPT4_KERNELS})
+  set(sources ${MINIGPT4_KERNELS})
+  set(number 0)
+  foreach(group ${MINIGPT4_KERNEL_GROUPS})
+    math(EXPR number "${number} + 1")
+    separate_arguments(group)
+    set(includes "")
+    foreach(name ${group})
+      list(REMOVE_ITEM sources ${cuda_folder}/${name}.cu)
+      string(APPEND includes "#include \"ops/cuda/${name}.cu\"\n")
+    endforeach()
+    set(together ${CMAKE_BINARY_DIR}/kernels_${number}.cu)
+    file(CONFIGURE OUTPUT ${together} CONTENT "${includes}" @ONLY)
+    list(APPEND sources ${together})
+  endforeach()
+  add_library(minigpt4_kernels OBJECT EXCLUDE_FROM_ALL ${sources})
   target_include_directories(minigpt4_kernels PRIVATE ${CMAKE_SOURCE_DIR}/native)
   # -fmad=false: fused multiply-adds stand in the source, so that a product and a sum are two roundings here as on the CPU
   target_compile_options(minigpt4_kernels PRIVATE -fmad=false --expt-relaxed-constexpr
