@@ -4,7 +4,7 @@
 //   node --import tsx bench/cuda-floors.ts [--out FILE.json]
 //
 // A floor is the larger of bytes over the copy rate and operations over the matrix rate, both as measured on an H100 (not its
-// data sheet), so no kernel can beat it; `npm run gpu:check` prints what is reached. Activations are counted where they are written
+// data sheet), so no kernel can beat it; `gpu/check.sh` prints what is reached. Activations are counted where they are written
 // and read between launches, weights once.
 import { parseArgs } from 'node:util';
 import { writeRecord } from './record.js';
@@ -76,8 +76,7 @@ function llama(m: Llama, type: WeightType, T: number, sequences: number, seen: n
   const keys = Math.min(seen * 2, seen + T / sequences) * sequences; // positions read once, whoever asks
   const layer: Op[] = [
     ...products('q, k, v', type, T, m.width, [m.width, m.width, m.width]),
-    { name: 'rope', times: 2, bytes: 2 * row, operations: 6 * T * m.width, launches: 1 },
-    { name: 'kv_write', times: 1, bytes: 2 * row + 4 * T * m.width, operations: 0, launches: 1 },
+    { name: 'rope_kv_write', times: 1, bytes: 5 * row + 4 * T * m.width, operations: 12 * T * m.width, launches: 1 },
     {
       name: 'attend_paged',
       times: 1,

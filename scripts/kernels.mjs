@@ -38,6 +38,7 @@ async function readable(names) {
         .replaceAll('minigpt4::', '')
         .replaceAll('cuda::', '')
         .replaceAll('(anonymous namespace)::', '')
+        .replace(/\((?:\w+)\)(?=-?\d)/g, '') // of an enumerator's number: "(Type)2"
         .replace(/\(.*\)$/, ''),
     ]),
   );

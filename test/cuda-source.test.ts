@@ -24,6 +24,22 @@ const forbidden: [pattern: RegExp, why: string][] = [
   [/atomicAdd\s*\(\s*(\(float|reinterpret_cast<(float|double))/, 'sums of floats have one written order'],
 ];
 
+/** In functions of the device: the host's may. */
+const forbiddenOnDevice: [pattern: RegExp, why: string][] = [
+  [
+    /\b(__builtin_)?mem(cpy|set|move|cmp)\b|\bbcopy\b/,
+    "the emulator's checks do not see what a library function reads and writes",
+  ],
+  [
+    /\bstd::(copy|fill|move_backward)(_n|_backward)?\b/,
+    "the emulator's checks do not see what a library function reads and writes",
+  ],
+  [
+    /\b__global__(?!\s+void\s+__launch_bounds__\b)/,
+    'a block larger than the registers suffice for is found by the launch bounds alone',
+  ],
+];
+
 /** Without comments and texts, which may name what they avoid. */
 const code = (source: string) =>
   source
@@ -31,10 +47,35 @@ const code = (source: string) =>
     .replace(/\/\/.*$/gm, '')
     .replace(/"(?:[^"\\\n]|\\.)*"/g, (text) => (/^"[\w./]+\.h"$/.test(text) ? text : '""'));
 
+/** Where the function whose qualifier stands at `at` ends: behind its body, or at the semicolon of a declaration. */
+function endOfFunction(source: string, at: number): number {
+  for (let i = at, round = 0, braces = 0; i < source.length; ++i) {
+    const letter = source[i];
+    if (letter === '(') ++round;
+    else if (letter === ')') --round;
+    else if (letter === '{') ++braces;
+    else if (letter === '}') --braces;
+    if (round > 0 || braces > 0) continue;
+    if (letter === ';') return i;
+    // behind braces that initialise a member there are more, or the body
+    if (letter === '}' && !/^\s*[,{]/.test(source.slice(i + 1, i + 200))) return i + 1;
+  }
+  return source.length;
+}
+
+/** What runs on the device: from each qualifier to its function's end. */
+const onDevice = (source: string) =>
+  [...source.matchAll(/\b__(?:device|global)__\b/g)]
+    .map(({ index }) => source.slice(index, endOfFunction(source, index)))
+    .join('\n');
+
 function violations(path: string, source: string): string[] {
-  return forbidden
-    .filter(([pattern]) => pattern.test(code(source)))
-    .map(([pattern, why]) => `${path}: ${String(pattern)}: ${why}`);
+  const all = code(source);
+  const device = onDevice(all);
+  return [
+    ...forbidden.filter(([pattern]) => pattern.test(all)),
+    ...forbiddenOnDevice.filter(([pattern]) => pattern.test(device)),
+  ].map(([pattern, why]) => `${path}: ${String(pattern)}: ${why}`);
 }
 
 const rule = suite('cuda source');
@@ -66,6 +107,12 @@ rule('the test sees what it forbids', () => {
     '__half x;',
     'y = __expf(x);',
     'atomicAdd(reinterpret_cast<float*>(p), 1.0f);',
+    '__device__ inline void f(float* x) { memcpy(x, x + 1, 4); }',
+    '__device__ Tile(int n) : size{n}, count(n) { std::memset(this, 0, n); }',
+    'template <int n> __global__ void __launch_bounds__(n) f(float* x) { if (n > 1) { x[0] = 1; } __builtin_memcpy(x, x, 4); }',
+    '__host__ __device__ constexpr int g() { return 1; } __device__ void f() { [&] { memmove(a, b, 4); }(); }',
+    '__device__ void f(float* x) { std::fill_n(x, 4, 0.0f); }',
+    '__global__ void f(float* x) { *x = 0; }',
   ])
     assert.is(violations('x.cu', line).length, 1, line);
   for (const line of [
@@ -73,6 +120,10 @@ rule('the test sees what it forbids', () => {
     'fail("asm __shared__");',
     '#include "ops/cuda/gpu.h"',
     'atomicAdd(&bins[i], 1);',
+    'void f(float* x) { std::memcpy(x, x + 1, 4); }',
+    '__device__ int f(); void g(float* x) { memset(x, 0, 4); }',
+    '__device__ Tile(int n) : size{n} { count = n; } void g(float* x) { memset(x, 0, 4); }',
+    '__global__ void __launch_bounds__(32) f(float* x) { *x = 0; } void g(float* x) { std::fill_n(x, 4, 0.0f); }',
   ])
     assert.equal(violations('x.cu', line), [], line);
 });

@@ -63,11 +63,18 @@ packed.before((stage) => {
 
 packed.after((stage) => rmSync(stage.folder!, { recursive: true, force: true }));
 
-packed('npm run prebuild leaves exactly one binary a platform and libc', () => {
+const plugin = 'libminigpt4_cuda.so';
+const cudaBuilt = existsSync(join(root, 'build', 'Release', plugin));
+
+packed('npm run prebuild leaves one binary a platform and libc, and the CUDA plug-in that was built', () => {
   execFileSync(process.execPath, [join(root, 'scripts', 'prebuild.mjs')], { cwd: root, stdio: 'pipe' });
   const libc = process.platform === 'linux' && !('glibcVersionRuntime' in header()) ? 'musl' : 'glibc';
   const names = readdirSync(join(root, binaries)).filter((name) => name.includes(`.${libc}.`));
   assert.equal(names, [`minigpt4.${libc}.node`]);
+  assert.equal(
+    readdirSync(join(root, binaries)).filter((name) => name.endsWith('.so')),
+    cudaBuilt ? [plugin] : [],
+  );
   assert.ok(existsSync(join(root, 'build', 'Release', 'minigpt4.node')), 'the checkout lost its own binary');
 });
 
@@ -115,7 +122,9 @@ packed('npm pack takes what runs, what builds, and nothing else', (stage) => {
     'README.md links to what is not in the package',
   );
   const foreign = contents.filter((path) =>
-    /^(lib|test|bench|out|build|node_modules)\/|\.test\.|^dist\/.*\.map$|^prebuilds\/[^/]+\/.*(?<!\.node)$/.test(path),
+    /^(lib|test|bench|out|build|node_modules)\/|\.test\.|^dist\/.*\.map$|^prebuilds\/[^/]+\/(?!libminigpt4_cuda\.so$).*(?<!\.node)$/.test(
+      path,
+    ),
   );
   assert.equal(foreign, []);
   const perLibc = contents
@@ -152,6 +161,18 @@ packed('its command line describes a picture there', (stage) => {
   // photo.jpg is scene seen-002 of the miniature world: a large hourglass on orange
   assert.match(answer.text, /\bhourglass\b/);
   assert.ok(answer.ids.length > 5);
+});
+
+(cudaBuilt && process.platform === 'linux' ? packed : packed.skip)('its CUDA plug-in is found there', (stage) => {
+  const main = join('node_modules', 'minigpt4', 'dist', 'cli', 'main.js');
+  const result = spawnSync(process.execPath, [main, 'describe', 'photo.jpg', '--device', 'cuda'], {
+    cwd: stage.project!,
+    env: environment(stage.path!),
+    encoding: 'utf8',
+  });
+  // a GPU describes the picture; without one the plug-in itself says what is missing of the driver or the device
+  if (result.status !== 0) assert.match(result.stderr, /driver/);
+  assert.not.match(result.stderr, /plug-in/);
 });
 
 packed('its TypeScript interface does', (stage) => {

@@ -134,9 +134,10 @@ void paged_attention(Bench& bench) {
                                                : std::vector<Case>{{1, 1, 512},   {1, 1, 4096},   {32, 1, 512},
                                                                    {1, 128, 128}, {1, 128, 2048}, {12, 192, 192}};
   for (const Case& c : cases) {
-    const std::string title = "attend_paged " + std::to_string(c.sequences) + " x " + std::to_string(c.rows) + " of " +
-                              std::to_string(c.length);
-    if (!bench.wanted(title)) continue;
+    const std::string size =
+        std::to_string(c.sequences) + " x " + std::to_string(c.rows) + " of " + std::to_string(c.length);
+    const std::string title = "attend_paged " + size, writing = "rope_kv_write " + size;
+    if (!bench.wanted(title) && !bench.wanted(writing)) continue;
     const int pages = pages_for(c.length), T = c.sequences * c.rows;
     std::vector<int32_t> offsets{0}, positions, table;
     for (int b = 0; b < c.sequences; ++b) {
@@ -164,8 +165,16 @@ void paged_attention(Bench& bench) {
     double seen = 0;
     for (const int32_t position : positions) seen += position + 1;
     const Work work{4.0 * double(c.sequences) * c.length * H * D + 8.0 * T * H * D, 4.0 * seen * H * D};
-    bench.time_recorded(title, work,
-                        [&](int i) { ops.attend_paged(y, q, caches[size_t(i) % caches.size()], batch, H, 0.1f); });
+    const auto cache = [&](int i) -> const KvPages& { return caches[size_t(i) % caches.size()]; };
+    if (bench.wanted(title)) {
+      bench.time_recorded(title, work, [&](int i) { ops.attend_paged(y, q, cache(i), batch, H, 0.1f); });
+    }
+    if (!bench.wanted(writing)) continue;
+    const auto k = random_floats(ops, int64_t(T) * H * D), frequencies = random_floats(ops, D / 2);
+    const Buffer<float> angles(ops, int64_t(T) * D, "bench");
+    ops.rope_table(angles, p, frequencies, T, D / 2);
+    bench.time_recorded(writing, {24.0 * T * H * D, 0},
+                        [&](int i) { ops.rope_kv_write(cache(i), q, k, y, angles, H, D / 2, batch); });
   }
 }
 

@@ -78,9 +78,7 @@ bool Llama::forward(float* x, const RaggedBatch& batch, const KvCache& cache, co
     const KvPages& pages = cache.layer(i);
     // x = x + out(attention(rope(q), rope(k), v)), all of norm(x)
     multiply(ops_, {{q_, &l.q}, {k_, &l.k}, {v_, &l.v}}, rms_normed(x, l.attention_norm, c_.eps), T);
-    ops_.rope(q_, rotation_, T, c_.heads, D, half);
-    ops_.rope(k_, rotation_, T, c_.kv_heads, D, half);
-    ops_.kv_write(pages, k_, v_, batch);
+    ops_.rope_kv_write(pages, q_, k_, v_, rotation_, c_.heads, half, batch);
     ops_.attend_paged(attended_, q_, pages, batch, c_.heads, scale);
     multiply(ops_, {{x, &l.out, Accumulate::yes}}, {attended_}, T);
     // x = x + down(silu(gate(norm(x))) · up(norm(x)))

@@ -155,6 +155,10 @@ class Ops {
 
   /// Stores k[T, kv_heads · head_dim] and v, converted to the cache's type, at the batch's positions.
   virtual void kv_write(const KvPages& cache, const float* k, const float* v, const RaggedBatch& batch) = 0;
+  /// rope of q[T, H, D] and k[T, kv_heads, D] by the table of `half` angles a row, in place, then kv_write of k and v: the same
+  /// bits in one launch.
+  virtual void rope_kv_write(const KvPages& cache, float* q, float* k, const float* v, const float* table, int H,
+                             int half, const RaggedBatch& batch) = 0;
   /// Copies page `from` to page `to` in one layer's cache (copy on write of a shared page).
   virtual void kv_copy_page(const KvPages& cache, int to, int from) = 0;
   /// y[T, H, D]: softmax(q·kᵀ · scale)·v over positions 0..positions[t] of the row's own sequence; head h reads

@@ -109,6 +109,11 @@ void PluginOps::rope(float* x, const float* table, int T, int H, int D, int half
 void PluginOps::kv_write(const KvPages& cache, const float* k, const float* v, const RaggedBatch& batch) {
   guarded(table_, [&] { ops_->kv_write(cache, k, v, batch); });
 }
+
+void PluginOps::rope_kv_write(const KvPages& cache, float* q, float* k, const float* v, const float* table, int H,
+                              int half, const RaggedBatch& batch) {
+  guarded(table_, [&] { ops_->rope_kv_write(cache, q, k, v, table, H, half, batch); });
+}
 void PluginOps::kv_copy_page(const KvPages& cache, int to, int from) {
   guarded(table_, [&] { ops_->kv_copy_page(cache, to, from); });
 }

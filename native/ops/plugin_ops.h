@@ -40,6 +40,8 @@ class PluginOps final : public Ops {
   void rope(float* x, const float* table, int T, int H, int D, int half) override;
 
   void kv_write(const KvPages& cache, const float* k, const float* v, const RaggedBatch& batch) override;
+  void rope_kv_write(const KvPages& cache, float* q, float* k, const float* v, const float* table, int H, int half,
+                     const RaggedBatch& batch) override;
   void kv_copy_page(const KvPages& cache, int to, int from) override;
   void attend_paged(float* y, const float* q, const KvPages& cache, const RaggedBatch& batch, int H,
                     float scale) override;

@@ -7,12 +7,12 @@
 #include <type_traits>
 
 #include "simt/context.h"
+#include "simt/launch_bounds.h"
 
 #define __global__
 #define __device__
 #define __host__
 #define __forceinline__ inline __attribute__((always_inline))
-#define __launch_bounds__(...)
 #define __align__(n) alignas(n)
 
 #define threadIdx (::minigpt4::simt::thread_index())

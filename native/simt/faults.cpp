@@ -61,6 +61,8 @@ void apply(std::string_view word, State& next, Options& run) {
     next.shape.minor = int(number(word, value.substr(point + 1), 0));
   } else if (key == "driver" && (value == "old" || value == "OLD")) {
     next.shape.driver = 12020;
+  } else if (key == "image" && (value == "none" || value == "ptx")) {
+    next.shape.image = value == "ptx" ? cudaErrorUnsupportedPtxVersion : cudaErrorNoKernelImageForDevice;
   } else if (key == "driver" && value == "none") {
     next.shape.driver = 0;
   } else if (key == "fail") {
@@ -86,7 +88,7 @@ void apply(std::string_view word, State& next, Options& run) {
     next.lazy = value == "lazy";
   } else {
     fail(code::argument, "the emulator knows no word \"", word,
-         "\", expected devices=, memory=, shared=, processors=, capability=, driver=old|none, fail=, "
+         "\", expected devices=, memory=, shared=, processors=, capability=, driver=old|none, image=none|ptx, fail=, "
          "order=fifo|lifo|random|priority, seed= or streams=eager|lazy");
   }
 }

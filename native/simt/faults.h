@@ -15,11 +15,14 @@ struct DeviceShape {
   size_t shared = 227 * 1024;       // largest shared memory of a block
   int processors = 132;
   int major = 9, minor = 0;
+  cudaError_t image =
+      cudaSuccess;     // of every launch, where the program has no code that the device and its driver read
   int driver = 13000;  // CUDA version of the driver, as cudaDriverGetVersion has it; below 13000: too old; 0: none
 };
 
 /// Words separated by commas, as in the environment variable MINIGPT4_SIMT, which is read at the first call of the
 /// runtime: devices=N, memory=BYTES, shared=BYTES, processors=N, capability=MAJOR.MINOR, driver=old|none,
+/// image=none|ptx (no code for the device; or code that a newer driver than this one would compile for it),
 /// fail=malloc:N | host:N | memcpy:N | launch:N | lost:N (may stand several times), order=fifo|lifo|random|priority,
 /// seed=N, streams=eager|lazy (lazy: work runs when something waits for it, in random turns of the streams).
 /// `fail=malloc:3` lets the third cudaMalloc from now on fail, once; host is cudaMallocHost; memcpy counts

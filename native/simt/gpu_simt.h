@@ -185,17 +185,16 @@ struct Launch {
   int line = __builtin_LINE();
 };
 
+inline cudaError_t allow_shared(const void* kernel, size_t bytes);  // ops/cuda/shared_allowance.h
+
 /// Starts a kernel; arguments are converted to the kernel's parameters.
 template <class... Parameters, class... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), const Launch& how, Arguments&&... arguments) {
   static_assert(sizeof...(Parameters) == sizeof...(Arguments), "a kernel takes as many arguments as it has parameters");
   static_assert((std::is_trivially_copyable_v<Parameters> && ...), "kernel parameters are copied byte by byte");
   static_assert((!std::is_reference_v<Parameters> && ...), "a kernel's parameters are values");
-  if (how.shared > 48 * 1024) {
-    const cudaError_t error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                                   cudaFuncAttributeMaxDynamicSharedMemorySize, int(how.shared));
-    if (error != cudaSuccess) return error;
-  }
+  const cudaError_t allowance = allow_shared(reinterpret_cast<const void*>(kernel), how.shared);
+  if (allowance != cudaSuccess) return allowance;
   using Packed = std::tuple<Parameters...>;
   static_assert(alignof(Packed) <= 64);
   Packed packed(static_cast<Parameters>(arguments)...);

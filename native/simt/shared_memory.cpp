@@ -61,7 +61,8 @@ void check_total(const BlockInfo& block, const char* file, int line) {
     const OwnCode own;
     refuse(file, line,
            "shared memory of " + std::to_string(total) + " bytes (" + std::to_string(fixed) +
-               " static), of which the device has " + std::to_string(limit) + " a block");
+               " static), of which the device has " + std::to_string(limit) + " a block" +
+               (limit == static_limit ? " for kernels that did not ask for more dynamic memory" : ""));
   }
 }
 

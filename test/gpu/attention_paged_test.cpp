@@ -1,5 +1,9 @@
 // Attention over pages on the device, against double precision; and that a row has the same bits however it comes.
 #include "attention_case.h"
+#include "ops/cuda/devices.h"
+#ifdef MINIGPT4_SIMT
+#include "simt/faults.h"
+#endif
 
 using namespace minigpt4;
 using namespace attention_case;
@@ -22,6 +26,9 @@ const std::vector<Paged>& cases() {
       {Type::F16, 2, 2, 160, {140, 270}, {70, 2}},
       {Type::F16, 1, 1, 256, {70}, {66}},
       {Type::F16, 32, 1, 16, {135, 20}, {1, 2}},
+      // more pieces than are joined at once
+      {Type::F16, 1, 1, 8, {1200, 1030}, {1, 2}},
+      {Type::F16, 1, 1, 7, {1100}, {1}},
       // pieces by the thousand may be asked for: results of few rows of each sequence are kept, the rest goes through all
       {Type::F16, 1, 1, 8, {200, 70, 30}, {160, 70, 30}, 4096 * 8},
       {Type::F32, 6, 2, 88, {40, 41, 17, 9}, {37, 1, 17, 0}},
@@ -113,6 +120,20 @@ TEST("cuda: attention over pages does not depend on the batch or on chunks") {
     }
   }
 }
+
+#ifdef MINIGPT4_SIMT
+TEST("cuda: attention over pages where a block takes several pieces of the context") {
+  // 64 tiles and heads on a device of one multiprocessor: one block each
+  for (const Paged& c : {Paged{Type::F16, 32, 32, 8, {300, 520}, {1, 1}},
+                         Paged{Type::F16, 25, 25, 64, {400, 129}, {1, 2}}, Paged{Type::F16, 48, 48, 20, {270}, {1}}}) {
+    const Sequences sequences(c);
+    const Floats expected = found_of(device(), c, sequences);
+    simt::configure("processors=1");
+    const std::unique_ptr<Ops> small = cuda::make_device_ops(0);
+    device_case::same(name(c) + " in turn", {found_of(*small, c, sequences), expected});
+  }
+}
+#endif
 
 TEST("cuda: a recorded step attends to a growing context") {
   const Paged c{Type::F16, 4, 2, 64, {131, 20}, {4, 4}};

@@ -247,6 +247,17 @@ TEST("cuda: without a driver, with an old one, without a device") {
     const Machine machine("capability=7.5");
     CHECK_ERROR(code::no_backend, "compute capability 7.5", cuda::make_device_ops(0));
   }
+  {
+    const Machine machine("image=none,capability=12.1");
+    CHECK_ERROR(code::no_backend,
+                "compute capability 12.1, for which this build has no kernels; a build on this machine",
+                cuda::make_device_ops(0));
+  }
+  {
+    const Machine machine("image=ptx");
+    CHECK_ERROR(code::no_backend, "a driver that is older than the CUDA toolkit of this build",
+                cuda::make_device_ops(0));
+  }
   const Machine machine("devices=3");
   CHECK_EQUAL(cuda::device_count(), 3);
   CHECK_EQUAL(holding(*cuda::make_device_ops(2), "weights").bytes, size_t(0));

@@ -17,6 +17,16 @@ std::vector<uint8_t> bytes_of(const Cache& cache) {
   return bytes;
 }
 
+/// Cosines and sines of the batch's positions, on its device.
+struct Angles {
+  OnDevice<float> table;  // [T, half, 2]
+  Angles(Ops& ops, const minigpt4::RaggedBatch& batch, int half) : table(ops, size_t(batch.rows) * size_t(half) * 2) {
+    Floats frequencies;
+    for (int i = 0; i < half; ++i) frequencies.push_back(1 / float(i + 1));
+    ops.rope_table(table, batch.positions, OnDevice<float>(ops, frequencies), batch.rows, half);
+  }
+};
+
 std::vector<uint8_t> written(Ops& ops, const Paged& c, const Sequences& sequences,
                              const std::vector<std::vector<Part>>& batches) {
   const Cache cache(ops, c, sequences);
@@ -25,6 +35,26 @@ std::vector<uint8_t> written(Ops& ops, const Paged& c, const Sequences& sequence
     ops.kv_write(cache.pages, batch.k, batch.v, batch.rows);
   }
   return bytes_of(cache);
+}
+
+/// The cache, then q and k as they are left.
+std::vector<uint8_t> turned_and_written(Ops& ops, const Paged& c, const Sequences& sequences,
+                                        const std::vector<std::vector<Part>>& batches, int half) {
+  const Cache cache(ops, c, sequences);
+  std::vector<uint8_t> left;
+  for (const std::vector<Part>& parts : batches) {
+    const Batch batch(ops, c, sequences, parts);
+    const Angles angles(ops, batch.rows, half);
+    ops.rope_kv_write(cache.pages, batch.q, batch.k, batch.v, angles.table, c.H, half, batch.rows);
+    for (const OnDevice<float>* each : {&batch.q, &batch.k}) {
+      const Floats values = each->values();
+      const auto* bytes = reinterpret_cast<const uint8_t*>(values.data());
+      left.insert(left.end(), bytes, bytes + values.size() * sizeof(float));
+    }
+  }
+  std::vector<uint8_t> all = bytes_of(cache);
+  all.insert(all.end(), left.begin(), left.end());
+  return all;
 }
 
 }  // namespace
@@ -38,6 +68,25 @@ TEST("cuda: writing into the cache") {
       const Sequences sequences(c);
       const std::vector<std::vector<Part>> batches{before(c), fresh(c)};
       CHECK(written(device(), c, sequences, batches) == written(reference(), c, sequences, batches));
+    }
+  }
+}
+
+TEST("cuda: turning queries and keys on the way into the cache") {
+  struct Case {
+    Paged of;
+    int half;
+  };
+  for (const Type type : {Type::F16, Type::F32}) {
+    // whole heads and parts of them, grouped heads, widths that end within a warp, and one that is odd
+    for (const Case& c : {Case{{type, 4, 4, 64, {70, 33, 16, 1}, {1, 33, 3, 1}}, 32},
+                          Case{{type, 4, 2, 20, {50, 5}, {48, 0}}, 6}, Case{{type, 3, 3, 7, {100}, {77}}, 3},
+                          Case{{type, 6, 3, 22, {33, 64}, {32, 64}}, 11}, Case{{type, 1, 1, 8, {20}, {20}}, 0}}) {
+      const Sequences sequences(c.of);
+      const std::vector<std::vector<Part>> batches{before(c.of), fresh(c.of)};
+      // the same products and sums in the same order, nothing fused
+      CHECK(turned_and_written(device(), c.of, sequences, batches, c.half) ==
+            turned_and_written(reference(), c.of, sequences, batches, c.half));
     }
   }
 }
@@ -89,6 +138,10 @@ TEST("cuda: memory traffic of writing into the cache") {
       }
       device_case::traffic("kv_write_kernel", bounds,
                            [&] { device().kv_write(cache.pages, batch.k, batch.v, batch.rows); });
+      const Angles angles(device(), batch.rows, c.D / 2);
+      device_case::traffic("kv_write_kernel", bounds, [&] {
+        device().rope_kv_write(cache.pages, batch.q, batch.k, batch.v, angles.table, c.H, c.D / 2, batch.rows);
+      });
     }
   }
 }

@@ -3,11 +3,15 @@
 #include <cmath>
 #include <cstring>
 
-#include "device_case.h"
+#include "float_product_case.h"
+#ifdef MINIGPT4_SIMT_HOOKS
+#include "simt/traffic.h"
+#endif
 
 using namespace minigpt4;
 using namespace ops_case;
 using device_case::device;
+using float_product_case::one_multiprocessor;
 
 namespace {
 
@@ -101,17 +105,36 @@ TEST("cuda: products with quantized weights") {
   }
 }
 
+TEST("cuda: both tiles of many rows of products with quantized weights") {
+  // one multiprocessor: the larger tile where it is filled, the smaller one where half of it would be left over
+  for (Type type : block_types()) {
+    const int64_t step = super(type) ? 256 : 32;
+    for (const Case& c : {Case{60, 120, 3 * step, true, Accumulate::yes}, Case{64, 190, step, true},
+                          Case{120, 250, 2 * step, false, Accumulate::yes}}) {
+      const Inputs in = inputs(c, random_blocks(type, c.rows, c.cols, 7));
+      check_against_double(type, c, in, run(one_multiprocessor(), type, c, in));
+    }
+#ifndef MINIGPT4_SIMT
+    // the smaller tile, then the larger one, of a card of some hundred multiprocessors
+    for (const Case& c : {Case{100, 12200, step, true, Accumulate::yes}, Case{190, 5600, step, true}}) {
+      const Inputs in = inputs(c, random_blocks(type, c.rows, c.cols, 7));
+      check_against_double(type, c, in, run(device(), type, c, in));
+    }
+#endif
+  }
+}
+
 TEST("cuda: a row of a quantized product has the same bits among any number of rows") {
   struct Among {
     Case c;
     std::vector<int> T;
   };
   for (Type type : block_types()) {
-    // 35 tiles of 64 columns (or 5 and 17 super-blocks): chunks of none, one, two and three. 5700 rows are 135 blocks of
-    // prefill's larger tile with 130 tokens, which fill a large device; 49 rows take the smaller tile.
+    // 35 tiles of 64 columns (or 5 and 17 super-blocks): chunks of none, one, two and three. 5632 outputs are 132 blocks of
+    // prefill's larger tile with 192 tokens, which fill a large device; of fewer there are groups of 32 tokens.
     for (const Among& of :
          {Among{{130, 49, super(type) ? 5 * 256 : 35 * 64 - 32, true, Accumulate::yes}, {1, 3, 8, 9, 16, 31, 33, 64}},
-          Among{{70, 20, super(type) ? 17 * 256 : 64}, {1, 9, 64}}, Among{{130, 5700, super(type) ? 256 : 32}, {3}}}) {
+          Among{{70, 20, super(type) ? 17 * 256 : 64}, {1, 9, 64}}, Among{{192, 5632, super(type) ? 256 : 32}, {3}}}) {
       const Case& c = of.c;
       const Inputs in = inputs(c, random_blocks(type, c.rows, c.cols, 8));
       const auto w = device().matrix({type, c.rows, c.cols, in.w.data()}, "weights");
@@ -123,6 +146,16 @@ TEST("cuda: a row of a quantized product has the same bits among any number of r
                   Floats(together.begin() + first * c.rows, together.begin() + (first + T) * c.rows));
         first += 5;
       }
+    }
+    // prefill's tiles, the larger and the smaller one (outputs as above), and decoding
+    for (const int64_t rows : {128, 190}) {
+      const Case c{64, rows, super(type) ? 5 * 256 : 35 * 64 - 32, true, Accumulate::yes};
+      const Inputs in = inputs(c, random_blocks(type, c.rows, c.cols, 9));
+      const Floats tiles = run(one_multiprocessor(), type, c, in);
+      same_bits(title(type, c) + ", groups of 32", run(device(), type, c, in), tiles);
+      const auto w = device().matrix({type, c.rows, c.cols, in.w.data()}, "weights");
+      same_bits(title(type, c) + ", 3 rows", run(device(), c, in, *w, 7, 3),
+                Floats(tiles.begin() + 7 * c.rows, tiles.begin() + 10 * c.rows));
     }
   }
 }
@@ -139,7 +172,10 @@ TEST("cuda: products of several types are those of each alone") {
                        {Type::Q4_0, 16, true, Accumulate::yes},  {Type::Q4_0, 200, false, Accumulate::no},
                        {Type::Q4_0, 7, true, Accumulate::no},    {Type::F32, 20, true, Accumulate::no},
                        {Type::Q4_0, 48, false, Accumulate::yes}, {Type::F16, 24, false, Accumulate::no},
-                       {Type::Q4_0, 1, false, Accumulate::no},   {Type::Q4_K, 64, false, Accumulate::no}};
+                       {Type::Q4_0, 1, false, Accumulate::no},   {Type::Q4_K, 64, false, Accumulate::no},
+                       {Type::F16, 130, true, Accumulate::yes},  {Type::BF16, 40, false, Accumulate::no},
+                       {Type::F16, 1, true, Accumulate::no},     {Type::F16, 90, false, Accumulate::yes},
+                       {Type::F16, 33, false, Accumulate::no},   {Type::F16, 16, true, Accumulate::no}};
   Ops& ops = device();
   for (int T : {1, 20, 40}) {
     const OnDevice<float> x(ops, normal(size_t(T * cols), 3));
@@ -173,10 +209,36 @@ TEST("cuda: products of several types are those of each alone") {
   CHECK_ERROR(code::internal, "32 and of 64 columns", ops.products(unequal, {x}, 1));
 }
 
+#ifdef MINIGPT4_SIMT_HOOKS
+TEST("cuda: products of the same rows with weights of one type are one launch") {
+  const int64_t cols = 256;
+  Ops& ops = device();
+  for (Type type : {Type::F16, Type::BF16, Type::Q4_0, Type::Q6_K}) {
+    for (int T : {1, 40}) {
+      std::vector<std::unique_ptr<Matrix>> w;
+      std::vector<std::unique_ptr<OnDevice<float>>> y;
+      std::vector<Ops::Product> products;
+      for (const int64_t rows : {64, 16, 16}) {
+        w.push_back(ops.matrix({type, rows, cols, weights(type, rows, cols, 5).data()}, "weights"));
+        y.push_back(std::make_unique<OnDevice<float>>(ops, size_t(T * rows)));
+        products.push_back({*y.back(), w.back().get()});
+      }
+      const OnDevice<float> x(ops, normal(size_t(T * cols), 3));
+      simt::begin_traffic();
+      ops.products(products, {x}, T);
+      uint64_t launches = 0;
+      for (const simt::KernelTraffic& kernel : simt::take_traffic()) launches += kernel.launches;
+      CHECK_EQUAL(launches, uint64_t(2));  // one prepares the rows
+    }
+  }
+}
+#endif
+
 TEST("cuda: integer sums hold at the extremes of codes and activations") {
   for (Type type : block_types()) {
-    for (int T : {2, 40}) {
-      const Case c{T, 16, 256};
+    for (const auto& [ops, T, rows] :
+         {std::tuple{&device(), 2, 16}, std::tuple{&device(), 40, 16}, std::tuple{&one_multiprocessor(), 64, 128}}) {
+      const Case c{T, rows, 256};
       for (int fill : {0x00, 0xff, 0x80, 0x7f}) {
         Inputs in = inputs(c, random_blocks(type, c.rows, c.cols, 10));
         // all bytes the same but d and the minimum's factor, which keep sane values: before the codes, or (K types but Q4_K
@@ -190,20 +252,21 @@ TEST("cuda: integer sums hold at the extremes of codes and activations") {
           if (i % block < at || i % block >= at + halfs) in.w[i] = uint8_t(fill);
         }
         for (size_t i = 0; i < in.x.size(); ++i) in.x[i] = i / size_t(c.cols) % 2 ? -1.0f : 1.0f;
-        check_against_double(type, c, in, run(device(), type, c, in));
+        check_against_double(type, c, in, run(*ops, type, c, in));
       }
     }
   }
 }
 
 TEST("cuda: what is not a number is not hidden by rounding activations, nor spread to other rows") {
-  for (int T : {3, 40}) {
-    const Case c{T, 16, 96};
+  for (const auto& [ops, T, rows] :
+       {std::tuple{&device(), 3, 16}, std::tuple{&device(), 40, 16}, std::tuple{&one_multiprocessor(), 64, 128}}) {
+    const Case c{T, rows, 96};
     Inputs in = inputs(c, weights(Type::Q4_0, c.rows, c.cols, 3));
-    const Floats clean = run(device(), Type::Q4_0, c, in);
+    const Floats clean = run(*ops, Type::Q4_0, c, in);
     for (float bad : {NAN, INFINITY, -INFINITY}) {
       in.x[size_t(c.cols) + 40] = bad;
-      Floats found = run(device(), Type::Q4_0, c, in);
+      Floats found = run(*ops, Type::Q4_0, c, in);
       for (int64_t r = 0; r < c.rows; ++r) {
         float& y = found[size_t(c.rows + r)];
         CHECK(std::isnan(y));
@@ -221,15 +284,17 @@ TEST("cuda: what is not a number is not hidden by rounding activations, nor spre
 TEST("cuda: memory that products with quantized weights move") {
   if (!device_case::counts_traffic()) throw check::Skip{"the emulator's hook build alone counts traffic"};
   for (Type type : block_types()) {
-    for (const auto& [T, rows, kernel] :
-         {std::tuple{1, 512, "decode_quantized"}, std::tuple{8, 512, "decode_quantized"},
-          std::tuple{32, 512, "decode_quantized"}, std::tuple{128, 512, "prefill_quantized"}}) {
+    for (const auto& [ops, T, kernel] :
+         {std::tuple{&device(), 1, "decode_quantized"}, std::tuple{&device(), 8, "decode_quantized"},
+          std::tuple{&device(), 32, "decode_quantized"}, std::tuple{&device(), 128, "decode_quantized"},
+          std::tuple{&one_multiprocessor(), 128, "prefill_quantized"}}) {
+      const int rows = 512;
       const Case c{T, rows, 1024};
       const Inputs in = inputs(c, weights(type, c.rows, c.cols, 6));
-      const auto w = device().matrix({type, c.rows, c.cols, in.w.data()}, "weights");
+      const auto w = ops->matrix({type, c.rows, c.cols, in.w.data()}, "weights");
       // the weights and the prepared rows (10 bits a value, in tiles of 8) once, y
       const double bytes = double(w->bytes) + (T + 7) / 8 * 8 * c.cols * 1.25 + double(T * rows) * 4;
-      device_case::traffic(kernel, {.bytes = bytes * 1.001, .reason = ""}, [&] { run(device(), c, in, *w, 0, T); });
+      device_case::traffic(kernel, {.bytes = bytes * 1.001, .reason = ""}, [&] { run(*ops, c, in, *w, 0, T); });
     }
   }
 }

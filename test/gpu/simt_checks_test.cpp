@@ -91,6 +91,11 @@ __global__ void large_static_array() {
   array[threadIdx.x] = 0;
 }
 
+__global__ void small_static_array() {
+  GPU_SHARED(float, array, [512]);  // here: small static array
+  array[threadIdx.x] = 0;
+}
+
 __global__ void writes_behind(int at) {
   GPU_SHARED(float, array, [64]);  // here: writes behind
   if (threadIdx.x == 0) array[at] = 1;
@@ -247,6 +252,12 @@ TEST("simt checks: static shared memory") {
         [=] { CHECK(gpu::launch(static_array, {.grid = 1, .block = 32, .shared = all}) == cudaSuccess); });
   CHECK_EQUAL(
       findings_of({}, [=] { gpu::launch(static_array, {.grid = 1, .block = 32, .shared = all - 4096}); }).size(), 0u);
+  // another kernel, which never asked for more than 48 KB of dynamic memory, has no more of both
+  const size_t rest = 48 * 1024 - 2048;
+  finds(FindingKind::shared_memory, "small static array", "the device has 49152 a block for kernels that did not ask",
+        [=] { gpu::launch(small_static_array, {.grid = 1, .block = 32, .shared = rest + 16}); });
+  CHECK_EQUAL(
+      findings_of({}, [=] { gpu::launch(small_static_array, {.grid = 1, .block = 32, .shared = rest}); }).size(), 0u);
 }
 
 TEST("simt checks: red zones") {

@@ -23,6 +23,14 @@ __global__ void needs_shared(float* y) {
   y[threadIdx.x] = part[threadIdx.x];
 }
 
+template <int warps>
+__global__ void __launch_bounds__(32 * warps, warps > 2 ? 2 : 1) bounded(int* y) {
+  if (threadIdx.x == 0) *y = int(blockDim.x);
+}
+__global__ void __launch_bounds__(3) odd_bound(int* y) { *y = 0; }
+__global__ void unbounded(int* y) { *y = 0; }
+__global__ void __launch_bounds__(1024) wide_bound(int* y) { *y = 0; }
+
 cudaError_t add_on(cudaStream_t stream, float* y, float value, int count = 1) {
   return gpu::launch(add, {.grid = unsigned(count + 31) / 32, .block = 32, .stream = stream}, y, value, count);
 }
@@ -171,6 +179,52 @@ TEST("simt runtime: launches that no device takes") {
     CHECK_EQUAL(cudaSetDevice(0), cudaSuccess);
   }
 }
+
+TEST("simt runtime: what a recorded launch may take of shared memory, a later one leaves it") {
+  const Device<float> y(32);
+  float* to = y;
+  const Stream stream;
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t executable = nullptr;
+  CHECK_EQUAL(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+  for (const size_t bytes : {100 * 1024, 64 * 1024}) {
+    CHECK_EQUAL(gpu::launch(needs_shared, {.grid = 1, .block = 32, .shared = bytes, .stream = stream}, to),
+                cudaSuccess);
+  }
+  CHECK_EQUAL(cudaStreamEndCapture(stream, &graph), cudaSuccess);
+  CHECK_EQUAL(cudaGraphInstantiate(&executable, graph), cudaSuccess);
+  CHECK_EQUAL(cudaGraphLaunch(executable, stream), cudaSuccess);
+  CHECK_EQUAL(cudaStreamSynchronize(stream), cudaSuccess);
+  CHECK_EQUAL(y.values()[31], 1.0f);
+  // who takes it away is told at the next launch of the record
+  const auto* kernel = reinterpret_cast<const void*>(needs_shared);
+  CHECK_EQUAL(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 64 * 1024), cudaSuccess);
+  CHECK_EQUAL(cudaGraphLaunch(executable, stream), cudaErrorInvalidValue);
+  CHECK_EQUAL(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 100 * 1024), cudaSuccess);
+  CHECK_EQUAL(cudaGetLastError(), cudaErrorInvalidValue);
+  cudaGraphExecDestroy(executable);
+  cudaGraphDestroy(graph);
+}
+
+#ifdef SIMT_LAUNCH_BOUNDS
+TEST("simt runtime: blocks larger than a kernel's launch bounds") {
+  const Device<int> y(1);
+  int* to = y;
+  const auto run = [&](auto kernel, dim3 block) { return gpu::launch(kernel, {.grid = 1, .block = block}, to); };
+  CHECK_EQUAL(run(bounded<2>, 64), cudaSuccess);
+  CHECK_EQUAL(run(bounded<2>, 65), cudaErrorLaunchOutOfResources);
+  CHECK_EQUAL(run(bounded<2>, {33, 2, 1}), cudaErrorLaunchOutOfResources);
+  CHECK_EQUAL(y.values()[0], 64);  // the others did not run
+  CHECK_EQUAL(run(bounded<4>, 128), cudaSuccess);
+  CHECK_EQUAL(run(bounded<4>, 129), cudaErrorLaunchOutOfResources);
+  CHECK_EQUAL(run(odd_bound, 3), cudaSuccess);
+  CHECK_EQUAL(run(odd_bound, 4), cudaErrorLaunchOutOfResources);
+  CHECK_EQUAL(run(wide_bound, 1024), cudaSuccess);
+  // says nothing, and stands behind one that does
+  CHECK_EQUAL(run(unbounded, 1024), cudaSuccess);
+  CHECK_EQUAL(cudaGetLastError(), cudaErrorLaunchOutOfResources);
+}
+#endif
 
 TEST("simt runtime: the n-th call fails, once") {
   const Device<float> y(std::vector<float>{0});

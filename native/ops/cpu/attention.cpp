@@ -23,6 +23,13 @@ void write_position(Value* k_page, Value* v_page, const Value* k, const Value* v
 
 }  // namespace
 
+void CpuOps::rope_kv_write(const KvPages& cache, float* q, float* k, const float* v, const float* table, int H,
+                           int half, const RaggedBatch& batch) {
+  rope(q, table, batch.rows, H, cache.head_dim, half);
+  rope(k, table, batch.rows, cache.kv_heads, cache.head_dim, half);
+  kv_write(cache, k, v, batch);
+}
+
 void CpuOps::kv_write(const KvPages& cache, const float* k, const float* v, const RaggedBatch& batch) {
   const int D = cache.head_dim, heads = cache.kv_heads;
   uint16_t* narrow = nullptr;  // [threads][2][D]

@@ -64,13 +64,23 @@ __global__ void __launch_bounds__(32 * kMostWarps, kWidth ? 2 : 1) attend_dense_
   for (int from = 0; from < a.Tk; from += kStep) {
     const int keys = min(kStep, a.Tk - from);
     __syncthreads();
-    load_rows(k, kStep, keys, D, [&](int i) { return k_from + (from + i) * a.k_stride; }, all.whole);
-    load_rows(v, kStep, keys, width, [&](int i) { return v_from + (from + i) * a.v_stride; }, all.whole);
+    const bool whole_step = keys > 16;  // the ViT's 257 keys end with a step of one
+    const int loaded = whole_step ? kStep : 16;
+    load_rows(k, loaded, keys, D, [&](int i) { return k_from + (from + i) * a.k_stride; }, all.whole);
+    load_rows(v, loaded, keys, width, [&](int i) { return v_from + (from + i) * a.v_stride; }, all.whole);
     __syncthreads();
     if (warp_row >= count) continue;
-    float s[kStep / 8][4] = {};
-    add_scores<kStep / 16, false>(s, q + warp_row * row_stride(D), D, DenseKeys{k, row_stride(D)});
-    step_of_warp(s, all.factor, from, last, largest, total, o, chunks_of(width), v, row_stride(width));
+    const auto compute = [&](auto& s) {
+      add_scores<sizeof(s) / sizeof(s[0]) / 2, false>(s, q + warp_row * row_stride(D), D, DenseKeys{k, row_stride(D)});
+      step_of_warp(s, all.factor, from, last, largest, total, o, chunks_of(width), v, row_stride(width));
+    };
+    if (whole_step) {
+      float s[kStep / 8][4] = {};
+      compute(s);
+    } else {
+      float s[2][4] = {};
+      compute(s);
+    }
   }
 #pragma unroll
   for (int j = 0; j < 2; ++j) {

@@ -15,6 +15,10 @@ namespace {
 /// What pieces' results may take of the device's memory. More would let longer prompts be shared among blocks along their
 /// context too, but those have blocks enough.
 constexpr size_t kPiecesBudget = size_t(32) << 20;
+/// Blocks of few's that a multiprocessor is given at least, where there is work for them: it has three at a time, and of the
+/// last ones some are idle. With many sequences blocks take several pieces, since there are as many as the longest context may
+/// have, and a block that finds its piece empty costs time too.
+constexpr int64_t kFewBlocks = 48;
 constexpr int kWidestHead = 256;  // shared memory of the smallest devices holds no wider ones
 
 int most_tiles(int vectors_each_row, int rows, int sequences, int size) {
@@ -65,7 +69,9 @@ void CudaOps::attend_paged(float* y, const float* q, const KvPages& cache, const
   const PagedLaunch few = attend_few(D), many = attend_many(D);
   const int few_tiles = std::min(most_tiles(a.group, batch.rows, batch.sequences, kQueryRows),
                                  batch.sequences * ((a.few + kQueryRows - 1) / kQueryRows));
-  run("attend_paged", few.kernel, dim3(unsigned(few_tiles), heads, unsigned(a.pieces)), dim3(128), few.shared, a);
+  const int64_t in_a_row = (kFewBlocks * multiprocessors_ - 1) / (int64_t(few_tiles) * heads) + 1;
+  const unsigned at_once = unsigned(std::min<int64_t>(a.pieces, in_a_row));
+  run("attend_paged", few.kernel, dim3(unsigned(few_tiles), heads, at_once), dim3(128), few.shared, a);
   if (int64_t(batch.rows) * a.group > a.few) {
     const int tiles = most_tiles(a.group, batch.rows, batch.sequences, kManyVectors);
     run("attend_paged", many.kernel, dim3(unsigned(tiles), heads), dim3(128), many.shared, a);

@@ -45,7 +45,7 @@ struct PagedLaunch {
   PagedKernel kernel;
   size_t shared;
 };
-PagedLaunch attend_few(int D);   // grid: tiles of 16 vectors, kv_heads · slices, pieces; 128 threads
+PagedLaunch attend_few(int D);   // grid: tiles of 16 vectors, kv_heads · slices, up to `pieces`; 128 threads
 PagedLaunch attend_many(int D);  // grid: tiles of kManyVectors, kv_heads · slices; 128 threads
 PagedKernel attend_join();       // grid: rows, (H + 3) / 4; 128 threads
 /// 32-bit pages; grid: tiles of `vectors`, kv_heads · slices; 128 threads.

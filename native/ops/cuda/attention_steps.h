@@ -166,10 +166,10 @@ __device__ inline void scale_rows(float (&o)[4], const float (&by)[2]) {
   for (int j = 0; j < 4; ++j) o[j] = o[j] * by[j / 2];
 }
 
-/// A step of a warp that has all of its 16 queries' kStep scores and `kTiles` tiles of 8 output columns, of which `tiles`
-/// are there. v: kStep rows.
-template <int kTiles>
-__device__ inline void step_of_warp(float (&s)[kStep / 8][4], float factor, int first, const int (&last)[2],
+/// A step of a warp that has all of its 16 queries' scores (8 kScores of them; kStep, or fewer at a context's end) and `kTiles`
+/// tiles of 8 output columns, of which `tiles` are there. v: as many rows.
+template <int kScores, int kTiles>
+__device__ inline void step_of_warp(float (&s)[kScores][4], float factor, int first, const int (&last)[2],
                                     Largest (&largest)[2], float (&total)[4], float (&o)[kTiles][4], int tiles,
                                     const gpu::f16* v, int stride) {
   float most[2], keep[2];
@@ -182,7 +182,7 @@ __device__ inline void step_of_warp(float (&s)[kStep / 8][4], float factor, int 
   for (int n = 0; n < kTiles; ++n) scale_rows(o[n], keep);
   const float base[2] = {largest[0].base(), largest[1].base()};
 #pragma unroll
-  for (int k = 0; k < kStep / 16; ++k) {
+  for (int k = 0; k < kScores / 2; ++k) {
     uint32_t p[4];
 #pragma unroll
     for (int j = 0; j < 4; ++j)

@@ -16,7 +16,7 @@ namespace {
 
 constexpr uint32_t kProbe = 0x6d676834;
 /// One block of one thread shows that this build has kernels for the device, and that they run.
-__global__ void probe(uint32_t* to) { *to = kProbe; }
+__global__ void __launch_bounds__(1) probe(uint32_t* to) { *to = kProbe; }
 
 /// "80.0 GB", of 10^9 bytes.
 std::string gigabytes(size_t bytes) {
@@ -58,6 +58,13 @@ CudaOps::CudaOps(int index) : index_(index) {
   const std::shared_ptr<void> word(memory_->take(sizeof kProbe, "device check"), [&](void* p) { memory_->give(p); });
   const cudaError_t status =
       gpu::launch(probe, gpu::Launch{dim3(1), dim3(1), 0, stream_.handle}, static_cast<uint32_t*>(word.get()));
+  if (status == cudaErrorUnsupportedPtxVersion) {
+    cudaGetLastError();
+    fail(code::no_backend, "device number ", index, " (", about.name,
+         ") has a driver that is older than the CUDA toolkit",
+         " of this build, which has no kernels for compute capability ", about.major, ".", about.minor,
+         " but those that a newer driver compiles: it needs that driver, or a build on this machine");
+  }
   if (status == cudaErrorNoKernelImageForDevice || about.major < 8) {
     cudaGetLastError();
     fail(code::no_backend, "device number ", index, " (", about.name, ") has compute capability ", about.major, ".",

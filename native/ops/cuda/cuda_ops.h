@@ -65,6 +65,8 @@ class CudaOps final : public Ops {
   void rope(float* x, const float* table, int T, int H, int D, int half) override;
 
   void kv_write(const KvPages& cache, const float* k, const float* v, const RaggedBatch& batch) override;
+  void rope_kv_write(const KvPages& cache, float* q, float* k, const float* v, const float* table, int H, int half,
+                     const RaggedBatch& batch) override;
   void kv_copy_page(const KvPages& cache, int to, int from) override;
   void attend_paged(float* y, const float* q, const KvPages& cache, const RaggedBatch& batch, int H,
                     float scale) override;
@@ -112,9 +114,9 @@ class CudaOps final : public Ops {
 
   // products.cu: the rows in the form that weights of a type read, in the workspace
   PreparedRows prepare(const Rows& rows, RowKind kind, int T, int64_t cols);
-  // matmul_quantized.cu: products with weights of one type, kProductsAtOnce at most; matmul_half.cu, matmul_f32.cu: one each
+  // matmul_quantized.cu, matmul_half.cu: products with weights of one type, kProductsAtOnce at most; matmul_f32.cu: one
   void matmul_quantized(std::span<const Product> of, const PreparedRows& x);
-  void matmul_half(const Product& p, const PreparedRows& x);
+  void matmul_half(std::span<const Product> of, const PreparedRows& x);
   void matmul_f32(const Product& p, const PreparedRows& x);
   // embed.cu, pack_quantized.cu, pack_half.cu: host rows into the device's layout; `to` is host memory
   static void pack_quantized(uint8_t* to, const MatrixView& view);

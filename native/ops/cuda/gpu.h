@@ -9,3 +9,4 @@
 #else
 #include "simt/gpu_simt.h"
 #endif
+#include "ops/cuda/shared_allowance.h"

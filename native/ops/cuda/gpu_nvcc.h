@@ -148,15 +148,14 @@ struct Launch {
   cudaStream_t stream = nullptr;
 };
 
+inline cudaError_t allow_shared(const void* kernel, size_t bytes);  // shared_allowance.h
+
 /// Starts a kernel; arguments are converted to the kernel's parameters. The error is the runtime's, also for a launch
 /// that could not be made; what goes wrong inside shows at a later synchronisation.
 template <class... Parameters, class... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), const Launch& how, Arguments&&... arguments) {
-  if (how.shared > 48 * 1024) {
-    const cudaError_t error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                                   cudaFuncAttributeMaxDynamicSharedMemorySize, int(how.shared));
-    if (error != cudaSuccess) return error;
-  }
+  const cudaError_t allowance = allow_shared(reinterpret_cast<const void*>(kernel), how.shared);
+  if (allowance != cudaSuccess) return allowance;
   cudaLaunchConfig_t config = {};
   config.gridDim = how.grid;
   config.blockDim = how.block;

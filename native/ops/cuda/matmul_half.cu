@@ -10,7 +10,7 @@ namespace {
 
 constexpr int kMostFewRows = 32;
 
-using Kernel = void (*)(HalfProduct);
+using Kernel = void (*)(HalfProducts);
 
 template <Type type>
 Kernel few_kernel(int token_tiles) {
@@ -28,28 +28,40 @@ Kernel many_kernel(size_t shape) {
 
 }  // namespace
 
-void CudaOps::matmul_half(const Product& p, const PreparedRows& x) {
-  const auto& w = static_cast<const DeviceMatrix&>(*p.w);
-  if (x.T <= 0) return;
-  const bool f16 = w.type == Type::F16;
-  const HalfProduct product{w.data,
-                            x.codes,
-                            int(half_col_tiles(w.cols)),
-                            int((w.rows + 15) / 16),
-                            x.token_tiles(),
-                            {p.y, p.bias, int(w.rows), x.T, p.accumulate == Accumulate::yes}};
-  if (x.T <= kMostFewRows) {
-    const int room = product.token_tiles > 2 ? 4 : product.token_tiles;
-    const Kernel kernel = f16 ? few_kernel<Type::F16>(room) : few_kernel<Type::BF16>(room);
-    const dim3 grid(unsigned((product.row_tiles + kFewRowTiles - 1) / kFewRowTiles));
-    run("matmul", kernel, grid, dim3(32 * kFewRowTiles), size_t(few_stages(room) * few_stage_bytes(room)), product);
-    return;
+void CudaOps::matmul_half(std::span<const Product> of, const PreparedRows& x) {
+  if (of.empty() || x.T <= 0) return;
+  if (of.size() > size_t(kProductsAtOnce)) {
+    fail(code::internal, "one launch was given ", of.size(), " products, expected at most ", kProductsAtOnce);
   }
-  const size_t shape = quickest_tile(kHalfTiles, w.rows, x.T, multiprocessors_);
+  int64_t outputs = 0;
+  for (const Product& p : of) outputs += p.w->rows;
+  const bool f16 = of[0].w->type == Type::F16, few = x.T <= kMostFewRows;
+  const size_t shape = few ? 0 : quickest_tile(kHalfTiles, outputs, x.T, multiprocessors_);
   const TensorTile& tile = kHalfTiles[shape];
-  const Kernel kernel = f16 ? many_kernel<Type::F16>(shape) : many_kernel<Type::BF16>(shape);
-  run("matmul", kernel, tile.grid(w.rows, x.T), dim3(unsigned(tile.threads())),
-      size_t(kManyStages * many_stage_bytes(tile)), product);
+
+  HalfProducts products{};
+  products.rows = x.codes;
+  products.steps = int(half_col_tiles(of[0].w->cols));
+  products.token_tiles = x.token_tiles();
+  const int block_tiles = few ? kFewRowTiles : tile.block_output_tiles();
+  int blocks = 0;
+  for (const Product& p : of) {
+    const auto& w = static_cast<const DeviceMatrix&>(*p.w);
+    const int row_tiles = int((w.rows + 15) / 16);
+    products.of[products.count++] = {
+        w.data, {p.y, p.bias, int(w.rows), x.T, p.accumulate == Accumulate::yes}, row_tiles, blocks};
+    blocks += (row_tiles + block_tiles - 1) / block_tiles;
+  }
+  if (few) {
+    const int room = products.token_tiles > 2 ? 4 : products.token_tiles;
+    const Kernel kernel = f16 ? few_kernel<Type::F16>(room) : few_kernel<Type::BF16>(room);
+    run("matmul", kernel, dim3(unsigned(blocks)), dim3(32 * kFewRowTiles),
+        size_t(few_stages(room) * few_stage_bytes(room)), products);
+  } else {
+    const Kernel kernel = f16 ? many_kernel<Type::F16>(shape) : many_kernel<Type::BF16>(shape);
+    const dim3 grid(unsigned((x.T + tile.tokens() - 1) / tile.tokens()), unsigned(blocks));
+    run("matmul", kernel, grid, dim3(unsigned(tile.threads())), size_t(kManyStages * many_stage_bytes(tile)), products);
+  }
 }
 
 }  // namespace minigpt4::cuda

@@ -19,13 +19,25 @@ namespace minigpt4::cuda {
 
 inline constexpr int kHalfTokenTileBytes = 512;  // 8 tokens by 32 columns, prepared_rows.h
 
-/// Weights in tiles of half_layout.h, rows as prepared_rows.h has them.
-struct HalfProduct {
-  const uint8_t* weights;
+/// Products of one launch, side by side: their blocks follow one another. Weights in tiles of half_layout.h, rows as
+/// prepared_rows.h has them.
+struct HalfProducts {
+  struct One {
+    const uint8_t* weights;
+    SumsTo to;
+    int row_tiles;
+    int first_block;
+  } of[kProductsAtOnce];
+  int count;
   const uint8_t* rows;
   int steps;  // of 32 columns
-  int row_tiles, token_tiles;
-  SumsTo to;
+  int token_tiles;
+
+  __device__ const One& of_block(int block) const {
+    int i = 0;
+    while (i + 1 < count && block >= of[i + 1].first_block) ++i;
+    return of[i];
+  }
 };
 
 inline constexpr int kFewRowTiles = 2, kFewSteps = 4;
@@ -35,13 +47,14 @@ constexpr int few_stage_bytes(int token_tiles) {
 }
 
 template <Type type, int token_tiles>
-__global__ void __launch_bounds__(32 * kFewRowTiles) matmul_half_few(const HalfProduct p) {
+__global__ void __launch_bounds__(32 * kFewRowTiles) matmul_half_few(const HalfProducts p) {
   constexpr int stages = few_stages(token_tiles), threads = 32 * kFewRowTiles;
   constexpr int weight_row = kFewSteps * kHalfTileBytes, token_row = kFewSteps * kHalfTokenTileBytes;
   gpu::DynamicShared shared;
   uint8_t* const ring = shared.take<uint8_t>(stages * few_stage_bytes(token_tiles));
   const int thread = int(threadIdx.x), warp = thread / 32, lane = thread % 32;
-  const int first_tile = int(blockIdx.x) * kFewRowTiles;
+  const HalfProducts::One& w = p.of_block(int(blockIdx.x));
+  const int first_tile = (int(blockIdx.x) - w.first_block) * kFewRowTiles;
   const int count = (p.steps + kFewSteps - 1) / kFewSteps;
 
   const auto load = [&](int index) {
@@ -51,9 +64,9 @@ __global__ void __launch_bounds__(32 * kFewRowTiles) matmul_half_few(const HalfP
 #pragma unroll
       for (int i = 0; i < kFewRowTiles * weight_row / (16 * threads); ++i) {
         const int at = 16 * (thread + i * threads), tile = at / weight_row, byte = at % weight_row;
-        if (byte / kHalfTileBytes < left && first_tile + tile < p.row_tiles) {
+        if (byte / kHalfTileBytes < left && first_tile + tile < w.row_tiles) {
           gpu::cp_async16(stage + at,
-                          p.weights + (int64_t(first_tile + tile) * p.steps + begin) * kHalfTileBytes + byte);
+                          w.weights + (int64_t(first_tile + tile) * p.steps + begin) * kHalfTileBytes + byte);
         }
       }
 #pragma unroll
@@ -88,7 +101,7 @@ __global__ void __launch_bounds__(32 * kFewRowTiles) matmul_half_few(const HalfP
     gpu::cp_wait<stages - 2>();
     __syncthreads();
     load(index + stages - 1);  // into the stage that all have left before the barrier
-    if (first_tile + warp >= p.row_tiles) continue;
+    if (first_tile + warp >= w.row_tiles) continue;
     const uint8_t* const stage = ring + index % stages * few_stage_bytes(token_tiles);
     const uint8_t* const weights = stage + warp * weight_row + 16 * lane;
     const uint8_t* const tokens = stage + kFewRowTiles * weight_row + 16 * lane;
@@ -101,7 +114,7 @@ __global__ void __launch_bounds__(32 * kFewRowTiles) matmul_half_few(const HalfP
     }
   }
   gpu::cp_wait<0>();
-  write_sums(sums, p.to, 16 * (first_tile + warp), 0);
+  write_sums(sums, w.to, 16 * (first_tile + warp), 0);
 }
 
 }  // namespace minigpt4::cuda

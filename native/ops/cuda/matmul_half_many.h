@@ -28,14 +28,15 @@ constexpr int many_stage_bytes(const TensorTile& tile) {
 
 template <Type type, int shape>
 __global__ void __launch_bounds__(kHalfTiles[shape].threads(), kHalfTiles[shape].blocks)
-    matmul_half_many(const HalfProduct p) {
+    matmul_half_many(const HalfProducts p) {
   constexpr TensorTile tile = kHalfTiles[shape];
   constexpr int warps = tile.warps(), stage_bytes = many_stage_bytes(tile);
   constexpr int weight_bytes = tile.block_output_tiles() * kHalfTileBytes;
   gpu::DynamicShared shared;
   uint8_t* const ring = shared.take<uint8_t>(kManyStages * stage_bytes);
   const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
-  const int first_row_tile = int(blockIdx.y) * tile.block_output_tiles();
+  const HalfProducts::One& w = p.of_block(int(blockIdx.y));
+  const int first_row_tile = (int(blockIdx.y) - w.first_block) * tile.block_output_tiles();
   const int first_token_tile = int(blockIdx.x) * tile.block_token_tiles();
 
   // A stage is cut into pieces of 512 bytes, a warp's load each. Beyond the product's end the last tile is read once more:
@@ -46,8 +47,8 @@ __global__ void __launch_bounds__(kHalfTiles[shape].threads(), kHalfTiles[shape]
   const uint8_t *weights[weight_pieces], *tokens[token_pieces];
 #pragma unroll
   for (int i = 0; i < weight_pieces; ++i) {
-    const int piece = warp + i * warps, row_tile = min(first_row_tile + piece / 2, p.row_tiles - 1);
-    weights[i] = p.weights + int64_t(row_tile) * p.steps * kHalfTileBytes + piece % 2 * 512 + 16 * lane;
+    const int piece = warp + i * warps, row_tile = min(first_row_tile + piece / 2, w.row_tiles - 1);
+    weights[i] = w.weights + int64_t(row_tile) * p.steps * kHalfTileBytes + piece % 2 * 512 + 16 * lane;
   }
 #pragma unroll
   for (int i = 0; i < token_pieces; ++i) {
@@ -101,7 +102,7 @@ __global__ void __launch_bounds__(kHalfTiles[shape].threads(), kHalfTiles[shape]
   gpu::cp_wait<0>();
 #pragma unroll
   for (int r = 0; r < tile.output_tiles; ++r) {
-    write_sums(sums[r], p.to, 16 * (first_row_tile + warp_row_tile + r), 8 * (first_token_tile + warp_token_tile));
+    write_sums(sums[r], w.to, 16 * (first_row_tile + warp_row_tile + r), 8 * (first_token_tile + warp_token_tile));
   }
 }
 

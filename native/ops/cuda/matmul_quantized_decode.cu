@@ -1,9 +1,10 @@
 // Products of up to 32 rows with quantized weights, which are read once, straight from memory into the registers that the
-// matrix units take.
+// matrix units take. More rows come as groups of 32, where the tiles of prefill would leave multiprocessors idle
+// (matmul_quantized.cu).
 //
 // A block is a row tile (16 outputs), or two with more than 8 rows, by 16 warps: warp c sums chunk c of the columns for all
-// rows, in up to four fragments of 8 tokens. The 16 sums of an output meet in shared memory (8 KB a row tile and fragment) and are
-// added in order.
+// rows (of a group), in up to four fragments of 8 tokens. The 16 sums of an output meet in shared memory (8 KB a row tile and
+// fragment) and are added in order. Groups of the same outputs follow one another: the weights leave memory once.
 //
 // Why so: decoding is bound by memory, so what counts is bytes in flight. With 64 registers a thread two blocks of 512 share a
 // multiprocessor: 32 warps, each of which asks for one or two tiles before it uses the first, are 22 to 37 KB in flight (Q2_K 20, Q3_K 14), where
@@ -18,10 +19,10 @@ namespace {
 
 constexpr int kThreads = kChunks * 32;
 
-/// Row tiles of a block. Types with two runs, and Q5_K with four fragments, have more factors and planes than would leave
-/// registers for two.
+/// Row tiles of a block. Types with two runs, and Q5_1 and Q5_K with four fragments, have more factors and planes than would
+/// leave registers for two.
 constexpr int row_tiles(const QuantizedLayout& layout, int token_tiles) {
-  const bool crowded = layout.super && layout.minimum && layout.bits == 5 && token_tiles == 4;
+  const bool crowded = layout.minimum && layout.bits == 5 && token_tiles == 4;
   return token_tiles == 1 || layout.runs == 2 || crowded ? 1 : 2;
 }
 /// Tiles of a chunk whose loads are in flight together, of each row tile: what the registers allow.
@@ -41,9 +42,13 @@ __global__ void __launch_bounds__(kThreads, token_tiles == 1 ? 2 : 1)
   constexpr QuantizedLayout layout = quantized_layout<type>();
   constexpr int R = row_tiles(layout, token_tiles), N = token_tiles, ahead = tiles_ahead(layout, N);
   constexpr int B = N == 1 ? 1 : 2;  // blocks whose fragments are made together
-  const QuantizedProducts::One& p = products.of_block(int(blockIdx.x));
+  // fewer fragments than four are for one group
+  const int groups = N < 4 ? 1 : token_blocks(x.T, N * kTokenTile);
+  const int block = int(blockIdx.x) / groups, first_token_tile = int(blockIdx.x) % groups * N;
+  const int tokens = x.T - first_token_tile * kTokenTile;  // of this group and those behind it
+  const QuantizedProducts::One& p = products.of_block(block);
   const int lane = int(threadIdx.x) % 32, chunk = int(threadIdx.x) / 32;
-  const int first_tile = (int(blockIdx.x) - p.first_block) * R, last_tile = (p.rows - 1) / kTileRows;
+  const int first_tile = (block - p.first_block) * R, last_tile = (p.rows - 1) / kTileRows;
   const int64_t steps = layout.steps(products.cols);
   const int begin = int(chunk_begin(chunk, steps)) * layout.step_tiles();
   const int end = int(chunk_begin(chunk + 1, steps)) * layout.step_tiles();
@@ -70,7 +75,7 @@ __global__ void __launch_bounds__(kThreads, token_tiles == 1 ? 2 : 1)
 #pragma unroll
     for (int i = 0; i < ahead; ++i) {
       if (!layout.super && t + i >= end) break;
-      const uint32_t row_tile = uint32_t(t + i) * uint32_t(x.token_tiles());
+      const uint32_t row_tile = uint32_t(t + i) * uint32_t(x.token_tiles()) + uint32_t(first_token_tile);
       const uint8_t* codes = x.codes + int64_t(row_tile) * kRowTileCodes + lane * 8;
       const uint8_t* scales =
           reinterpret_cast<const uint8_t*>(x.scales) + int64_t(row_tile) * kRowTileScales + lane % 4 * 16;
@@ -88,9 +93,9 @@ __global__ void __launch_bounds__(kThreads, token_tiles == 1 ? 2 : 1)
         }
 #pragma unroll
         for (int n = 0; n < N; ++n) {
-          if (n > 0 && 8 * n >= x.T) break;
+          if (n > 0 && 8 * n >= tokens) break;
           RowWords words[B] = {};  // of rows that are not there, zeros
-          const bool coded = 8 * n + lane / 4 < x.T, scaled = 8 * n + 2 * (lane % 4) < x.T;
+          const bool coded = 8 * n + lane / 4 < tokens, scaled = 8 * n + 2 * (lane % 4) < tokens;
 #pragma unroll
           for (int b = 0; b < B; ++b) {
             if (coded) words[b].codes = gpu::ldg64(codes + n * kRowTileCodes + (b0 + b) * kRowBlockCodes);
@@ -120,11 +125,11 @@ __global__ void __launch_bounds__(kThreads, token_tiles == 1 ? 2 : 1)
   for (int i = int(threadIdx.x); i < R * N * 128; i += kThreads) {
     const int j = i / 32 % 4, n = i / 128 % N, r = i / (128 * N);
     const int row = (first_tile + r) * kTileRows + lane / 4 + 8 * (j / 2), token = 8 * n + 2 * (lane % 4) + j % 2;
-    if (row >= p.rows || token >= x.T) continue;
+    if (row >= p.rows || token >= tokens) continue;
     float total = 0;
 #pragma unroll
     for (int c = 0; c < kChunks; ++c) total += sums[c * (R * N * 128) + i];
-    float* y = p.y + int64_t(token) * p.rows + row;
+    float* y = p.y + int64_t(first_token_tile * kTokenTile + token) * p.rows + row;
     if (p.bias) total += p.bias[row];
     *y = p.accumulate ? total + *y : total;
   }

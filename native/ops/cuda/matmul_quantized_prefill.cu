@@ -1,9 +1,12 @@
-// Products of many rows with quantized weights. A block is 128 outputs by 64 tokens, or 64 by 64 where that would leave
-// multiprocessors idle; a warp 32 by 32 of it (2 row tiles, 4 token tiles). Tiles of 64 columns come, quantized as they lie,
+// Products of many rows with quantized weights. A block is 128 outputs by 64 tokens, or 64 by 64 where that is
+// sooner done (matmul_quantized.cu); a warp 32 by 32 of it (2 row tiles, 4 token tiles). Tiles of 64 columns come, quantized as they lie,
 // through a ring of three stages of cp.async into shared memory: weights and rows are in the order of fragments there already,
 // so that every load is 16 or 8 bytes a lane side by side. A stage holds, of each row tile, its super-block's head and the
 // tile, and of each token tile codes and scales: 9.5 KB in Q4_0, 13.5 KB in Q8_0, three times. Sums of the chunks before lie in
 // shared memory, too (32 KB): they are needed 16 times, and their registers all the time.
+//
+// Blocks of the same outputs follow one another, so that weights, which may be more than the second-level cache holds, leave
+// memory once, and the rows, which are few, stay there.
 //
 // Why so: a fragment's integer sums take 16 instructions to become float32 sums, so that those, not the matrix units or shared
 // memory, bound the kernel at about 900 multiply-adds a cycle and multiprocessor; a block of 128 by 64 then asks for 18 bytes
@@ -41,11 +44,13 @@ __global__ void __launch_bounds__(threads(row_warps), row_warps == 4 ? 2 : 4)
   constexpr int warps = row_warps * kTokenWarps, row_tiles = row_warps * kWarpRowTiles;
   constexpr int record = record_bytes(layout), stage_size = stage_bytes(layout, row_warps);
   constexpr int codes_at = row_tiles * record, scales_at = codes_at + kBlockTokenTiles * kRowTileCodes;
-  const QuantizedProducts::One& p = products.of_block(int(blockIdx.x));
+  const int across = token_blocks(x.T, kBlockTokenTiles * kTokenTile);
+  const int block = int(blockIdx.x) / across;
+  const QuantizedProducts::One& p = products.of_block(block);
   const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32;
-  const int first_row_tile = (int(blockIdx.x) - p.first_block) * row_tiles;
+  const int first_row_tile = (block - p.first_block) * row_tiles;
   const int all_row_tiles = (p.rows + kTileRows - 1) / kTileRows, all_token_tiles = x.token_tiles();
-  const int first_token_tile = int(blockIdx.y) * kBlockTokenTiles;
+  const int first_token_tile = int(blockIdx.x) % across * kBlockTokenTiles;
   const int steps = int(layout.steps(products.cols)), tiles = steps * layout.step_tiles();
 
   gpu::DynamicShared dynamic;
@@ -156,8 +161,6 @@ QuantizedLaunch launch_of(Type type) {
 
 }  // namespace
 
-QuantizedLaunch quantized_prefill(Type type, bool few_blocks) {
-  return few_blocks ? launch_of<2>(type) : launch_of<4>(type);
-}
+QuantizedLaunch quantized_prefill(Type type, bool smaller) { return smaller ? launch_of<2>(type) : launch_of<4>(type); }
 
 }  // namespace minigpt4::cuda

@@ -32,6 +32,8 @@ constexpr RowKind row_kind(Type weights) {
 }
 
 inline constexpr int kTokenTile = 8;
+/// Products of the same prepared rows that one launch takes: q, k and v; gate and up.
+inline constexpr int kProductsAtOnce = 4;
 
 /// Device memory of T prepared rows of `cols` values. Tile (token tile t, column tile c) is number t · col_tiles + c, and of q8
 /// c · token_tiles() + t: a kernel's tiles of some columns then lie one after the other.

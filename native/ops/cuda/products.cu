@@ -1,7 +1,6 @@
-// Products of the same rows with several weights: the rows are prepared once for each kind of weights, and quantized weights of
-// one type go into one launch.
+// Products of the same rows with several weights: the rows are prepared once for each kind of weights, and weights of one type go
+// into one launch (but F32).
 #include "ops/cuda/cuda_ops.h"
-#include "ops/cuda/quantized_product.h"
 
 namespace minigpt4::cuda {
 
@@ -24,8 +23,6 @@ void CudaOps::products(std::span<const Product> of, const Rows& rows, int T) {
       prepared = true;
       if (kind == RowKind::plain) {
         matmul_f32(of[i], x);
-      } else if (kind != RowKind::q8) {
-        matmul_half(of[i], x);
       } else {
         bool first = true;
         for (size_t j = 0; j < i; ++j) first &= of[j].w->type != type;
@@ -34,7 +31,7 @@ void CudaOps::products(std::span<const Product> of, const Rows& rows, int T) {
         for (size_t j = i; j < of.size(); ++j) {
           if (of[j].w->type == type) together[count++] = of[j];
           if (count == kProductsAtOnce || (count > 0 && j + 1 == of.size())) {
-            matmul_quantized({together, count}, x);
+            kind == RowKind::q8 ? matmul_quantized({together, count}, x) : matmul_half({together, count}, x);
             count = 0;
           }
         }

@@ -15,7 +15,6 @@
 namespace minigpt4::cuda {
 
 /// Products of one launch, side by side: their blocks follow one another.
-inline constexpr int kProductsAtOnce = 4;
 struct QuantizedProducts {
   struct One {
     const uint8_t* w = nullptr;
@@ -23,7 +22,7 @@ struct QuantizedProducts {
     const float* bias = nullptr;  // [rows], may be null
     int rows = 0;
     bool accumulate = false;
-    int first_block = 0;  // of the grid's x
+    int first_block = 0;  // of outputs; the grid has all of an output's blocks of tokens, then the next one's
   } of[kProductsAtOnce];
   int count = 0;
   int64_t cols = 0;
@@ -86,10 +85,12 @@ struct QuantizedLaunch {
   int outputs;    // of a block
   int tokens;     // of a block
 };
-/// For at most kDecodeTokens rows.
+/// The kernel that is quick for a few rows: up to kDecodeTokens in one block, groups of so many beyond.
 inline constexpr int kDecodeTokens = 32;
 QuantizedLaunch quantized_decode(Type type, int T);
-/// For any number of rows; `few_blocks` chooses the smaller tile, for grids that would leave multiprocessors idle.
-QuantizedLaunch quantized_prefill(Type type, bool few_blocks);
+/// For more rows than that: 128 outputs by 64 tokens a block, or the smaller 64 by 64.
+QuantizedLaunch quantized_prefill(Type type, bool smaller);
+/// Blocks that T tokens are cut into.
+constexpr int token_blocks(int T, int tokens) { return (T + tokens - 1) / tokens; }
 
 }  // namespace minigpt4::cuda
