@@ -83,6 +83,8 @@ export interface NativeLoadOptions {
   gpuLayers?: number;
   /** Where the picture's side is computed; default: on the device if it fits beside the language model. */
   visionDevice?: 'cpu' | 'gpu';
+  /** Pictures that are encoded at once at most, 1 to 32; default: 1 on the CPU, on a device as many as its memory holds with room to spare. */
+  imageBatch?: number;
   /** Bytes that may be taken of the device's memory; default: what is free, less a reserve. */
   gpuMemory?: number;
   threads?: number;
@@ -114,6 +116,8 @@ export interface NativeModelInfo {
   gpuLayers: number;
   /** What computes the picture's side. */
   visionDevice: 'cpu' | 'gpu';
+  /** Pictures that are encoded at once at most; 0 for a language model alone. */
+  imageBatch: number;
   imageSize: number;
   imageTokens: number;
   /** Numbers that the projection takes for each of the picture's vectors; 0 for a language model alone. */
@@ -134,11 +138,14 @@ export interface NativeModelInfo {
 /** The 32 (or 64) vectors of one picture in the language model's space. */
 export interface NativeImage {
   readonly tokens: number;
-  /** Milliseconds that encoding took. */
+  /** Milliseconds that encoding took, together with other pictures that waited. */
   readonly encodeMs: number;
   /** [tokens, width], a copy. */
   toFloat32Array(): Float32Array;
 }
+
+/** Gets what aborts the work that it was given to. */
+export type AbortTaker = (abort: () => void) => void;
 
 /**
  * What a prompt is made of: a string is tokenized on its own (with its own dummy space; specials are not parsed); `token` is
@@ -274,10 +281,14 @@ export interface NativeModel {
   info(): NativeModelInfo;
   encode(text: string, specials?: boolean): Int32Array;
   decode(ids: Int32Array | number[]): string;
-  /** RGB bytes [height, width, 3], resampled to the model's square by Pillow's bicubic, normalised, encoded. */
-  encodeImage(rgb: Uint8Array, width: number, height: number): Promise<NativeImage>;
+  /**
+   * RGB bytes [height, width, 3], resampled to the model's square by Pillow's bicubic, normalised, encoded. Pictures that wait are encoded
+   * together, info().imageBatch at most, each with the same result as alone. `onBegin` is called at once with what aborts this one:
+   * it rejects with ERR_ABORTED, and is not computed where that has not begun.
+   */
+  encodeImage(rgb: Uint8Array, width: number, height: number, onBegin?: AbortTaker): Promise<NativeImage>;
   /** What the projection reads: [imageTokens, projectionInput] of a picture given as to encodeImage. */
-  encodeFeatures(rgb: Uint8Array, width: number, height: number): Promise<Float32Array>;
+  encodeFeatures(rgb: Uint8Array, width: number, height: number, onBegin?: AbortTaker): Promise<Float32Array>;
   openSequence(): NativeSequence;
   /** Errors: ERR_ARGUMENT (a language model alone), ERR_OUT_OF_MEMORY, ERR_CLOSED. */
   openTrainer(options?: NativeTrainerOptions): Promise<NativeTrainer>;

@@ -201,7 +201,9 @@ export class MiniGPT4 {
       maxPixels === undefined ? { signal } : { maxPixels, signal },
     );
     if (signal.aborted) throw abortedError(signal);
-    return untilAborted(this.#open().encodeImage(data, width, height), signal);
+    let abort = () => {};
+    const image = this.#open().encodeImage(data, width, height, (end) => (abort = end));
+    return untilAborted(image, signal, abort);
   }
 }
 

@@ -59,6 +59,8 @@ export interface LoadOptions {
   gpuLayers?: number;
   /** What computes the picture's side. Default: the same GPU where its memory holds both, else the CPU. */
   visionDevice?: 'cpu' | 'gpu';
+  /** Pictures that are encoded at once at most, 1 to 32. Default: 1 on the CPU, on a GPU as many as its memory holds with room to spare. */
+  imageBatch?: number;
   /** Bytes of the GPU's memory that the model may take. Default: what is free when it is loaded, less a reserve. */
   gpuMemory?: number;
   /** Threads that compute. Default: the machine's cores. */
@@ -90,6 +92,8 @@ export const deviceRule = z.string().regex(/^(auto|cpu|(cuda|simt)(:\d{1,3})?)$/
 export const deviceWords = "'auto', 'cpu', 'cuda' or 'cuda:N'";
 const cpuLevels = ['scalar', 'avx2', 'avx512'];
 const whole = (least: number, largest: number) => z.number().int().min(least).max(largest);
+/** Pictures at once: `native/models/placement.h`. */
+const mostImages = 32;
 const most = 2 ** 24; // of tokens and positions; no model has so many
 const path = () => field('a path or a file: URL', z.union([z.string().min(1), z.instanceof(URL)]));
 
@@ -135,6 +139,7 @@ const loadFields: Fields<LoadOptions> = {
   device: field(deviceWords, deviceRule, devices),
   gpuLayers: field(`a whole number from 0 to ${most}`, whole(0, most)),
   visionDevice: field("'cpu' or 'gpu'", z.enum(['cpu', 'gpu']), ['cpu', 'gpu']),
+  imageBatch: field(`a whole number from 1 to ${mostImages}`, whole(1, mostImages)),
   gpuMemory: field('a whole number of bytes from 1', whole(1, Number.MAX_SAFE_INTEGER)),
   threads: field('a whole number from 1 to 1024', whole(1, 1024)),
   cpuLevel: field(`one of ${cpuLevels.join(', ')}`, z.enum(cpuLevels), cpuLevels),

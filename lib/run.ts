@@ -114,15 +114,22 @@ export class Run<Result = Answer> implements Promise<Result>, AsyncIterable<stri
   }
 }
 
-/** The promise's outcome, or ERR_ABORTED as soon as the signal says so; the work itself then ends unheard. */
-export async function untilAborted<Value>(promise: Promise<Value>, signal: AbortSignal): Promise<Value> {
+/** The promise's outcome, or ERR_ABORTED as soon as the signal says so; `end` is told then, and the work itself ends unheard. */
+export async function untilAborted<Value>(
+  promise: Promise<Value>,
+  signal: AbortSignal,
+  end: () => void,
+): Promise<Value> {
   promise.catch(() => {});
   let stop = () => {};
   try {
     return await Promise.race([
       promise,
       new Promise<never>((_, reject) => {
-        stop = () => reject(abortedError(signal));
+        stop = () => {
+          end();
+          reject(abortedError(signal));
+        };
         if (signal.aborted) stop();
         else signal.addEventListener('abort', stop, { once: true });
       }),

@@ -1,9 +1,9 @@
-// One process of device-failures.test.ts: prints what became of each step as JSON.
+// One process of device-failures.test.ts: prints what became of each step as JSON. The word `pictures` adds some that are encoded together.
 import { addon, type NativeModel } from '../lib/addon.js';
 import { MiniGptError } from '../lib/errors.js';
 import { gray, question, request } from './device-models.js';
 
-const [path, device] = process.argv.slice(2) as [string, string];
+const [path, device, more] = process.argv.slice(2) as [string, string, string?];
 const steps: string[] = [];
 const messages: string[] = [];
 
@@ -45,10 +45,31 @@ async function train(model: NativeModel): Promise<void> {
   }
 }
 
+/** Pictures that wait for each other; in how many passes they were encoded, and their values. */
+async function together(model: NativeModel, count: number): Promise<{ passes: number; values: Float32Array[] }> {
+  const busy = model.tracePrompt([{ ids: new Int32Array(100).fill(5) }]);
+  const side = model.info().imageSize;
+  const waiting = Promise.all(
+    Array.from({ length: count }, (_, i) =>
+      model.encodeImage(new Uint8Array(side * side * 3).fill(40 * i + 9), side, side),
+    ),
+  );
+  const [images] = await Promise.all([waiting, busy]);
+  const passes = new Set(images.map(({ encodeMs }) => encodeMs)).size;
+  return { passes, values: images.map((image) => image.toFloat32Array()) };
+}
+
 const answers: number[][] = [];
+let passes: (number | undefined)[] = [];
 const model = await step('loaded', () => addon.loadModel({ model: path, device, contextLength: 128, kvType: 'f32' }));
 const gpuLayers = model?.info().gpuLayers;
 if (model) {
+  if (more === 'pictures') {
+    const first = await step('encoded', () => together(model, 3));
+    const again = await step('encoded', () => together(model, 3));
+    if (first && again && String(first.values) !== String(again.values)) throw new Error('the pictures differ');
+    passes = [first?.passes, again?.passes];
+  }
   for (let i = 0; i < 2; i++) {
     const ids = await step('answered', () => answer(model));
     if (ids) answers.push(ids);
@@ -63,4 +84,4 @@ steps.push('answered on the CPU');
 // an answer that came is the right one, whatever failed before it
 for (const ids of answers)
   if (String(ids) !== String(expected)) throw new Error(`answered ${String(ids)}, expected ${String(expected)}`);
-process.stdout.write(JSON.stringify({ steps, messages, gpuLayers }));
+process.stdout.write(JSON.stringify({ steps, messages, gpuLayers, passes }));

@@ -21,15 +21,17 @@ interface Outcome {
   steps: string[];
   messages: string[];
   gpuLayers?: number;
+  /** In how many three pictures that waited for each other were encoded, the first time and the second. */
+  passes: number[];
 }
 
 /** Loads, answers twice, trains, closes, and answers once more on the CPU: in a process whose emulator behaves as `simt` says. */
-async function run(simt: string, device = 'simt'): Promise<Outcome> {
+async function run(simt: string, device = 'simt', ...more: string[]): Promise<Outcome> {
   const script = fileURLToPath(new URL('./device-failures-run.ts', import.meta.url));
   const { stdout, stderr, code } = await new Promise<{ stdout: string; stderr: string; code: unknown }>((resolve) => {
     execFile(
       process.execPath,
-      ['--import', 'tsx', script, path, device],
+      ['--import', 'tsx', script, path, device, ...more],
       { env: { ...process.env, MINIGPT4_SIMT: simt }, timeout: 120_000 },
       (error, out, err) => resolve({ stdout: out, stderr: err, code: error ? (error.signal ?? error.code) : 0 }),
     );
@@ -87,6 +89,21 @@ test('a launch that fails ends one answer, and the next one is right', async () 
     );
   }
   assert.ok(failed > 0, 'some launch failed');
+});
+
+test('where a pass of several pictures fails, each is encoded alone and none is lost', async () => {
+  const whole = await run('', 'simt', 'pictures');
+  assert.equal(whole.steps, ['loaded', 'encoded', 'encoded', ...all.slice(1)]);
+  assert.equal(whole.passes, [1, 1]);
+  let parted = 0;
+  // launches are the busy prompt's, the pictures', and again
+  for (const call of [48, 52, 56]) {
+    const { steps, passes } = await run(`fail=launch:${call}`, 'simt', 'pictures');
+    if (!passes.includes(3)) continue; // a prompt was met
+    assert.equal(steps, whole.steps);
+    parted++;
+  }
+  assert.ok(parted > 0, 'some pass of pictures failed');
 });
 
 test('a card that is lost says that the model must be loaded again', async () => {

@@ -12,8 +12,11 @@ import {
   result,
   worstCosineDistance,
 } from '../lib/verify/measure.js';
+import type { Device } from '../lib/options.js';
+import { tolerance } from '../lib/verify/tolerance.js';
 import { verify } from '../lib/verify/verify.js';
 import { minigpt4 } from './command.js';
+import { device } from './device-models.js';
 import { fixture } from './models.js';
 
 const suiteOf = suite('verify');
@@ -88,6 +91,47 @@ for (const type of ['f32', 'f16', 'q8_0'] as const) {
   });
 }
 
+suiteOf('what is allowed depends on what computes and on the weights', () => {
+  const cpu = { gpuLayers: 0, visionDevice: 'cpu' } as const;
+  const gpu = { gpuLayers: 2, visionDevice: 'gpu' } as const;
+  for (const type of ['f32', 'f16', 'bf16', 'q4_k'] as const) assert.is(tolerance(cpu, type).stage, 2e-4);
+  const stages = (['f32', 'f16', 'q8_0', 'bf16'] as const).map((type) => tolerance(gpu, type).stage);
+  assert.equal(stages, [4e-3, 8e-3, 3e-2, 6.4e-2]);
+  assert.equal([tolerance(gpu, 'f32').gradient, tolerance(gpu, 'f16').gradient], [2e-3, 2e-2]);
+  // a part on the GPU has its numbers
+  assert.equal(tolerance({ ...cpu, visionDevice: 'gpu' }, 'f16'), tolerance(gpu, 'f16'));
+  assert.equal(tolerance({ ...cpu, gpuLayers: 1 }, 'f16'), tolerance(gpu, 'f16'));
+  for (const info of [cpu, gpu]) {
+    const { direction, movement } = tolerance(info, 'f16');
+    // the opposite, or any other, direction is 1 or more
+    assert.ok(direction < 1e-2 && movement < 1e-1, `${direction}, ${movement}`);
+  }
+});
+
+for (const type of ['f32', 'f16'] as const) {
+  suiteOf(`every stage passes on ${device} with ${type}, by what the device rounds to`, async () => {
+    let told = '';
+    const stages = await verify(fixture(), {
+      type,
+      device: device as Device,
+      onDevice: (name, { because }) => (told = `${name}: ${because}`),
+    });
+    assert.equal(
+      stages.filter(({ pass }) => !pass),
+      [],
+    );
+    assert.match(told, type === 'f32' ? /attention in f16/ : /activations in f16/);
+    const of = (name: string) => stages.find(({ stage }) => stage === name)!;
+    assert.is(of('chat.logits').allowed, type === 'f32' ? 4e-3 : 8e-3);
+    assert.ok(of('encode.ln_vision').error > 1e-5, 'the CPU is nearer than that');
+    for (const stage of ['stage1', 'stage2']) {
+      assert.is(of(`${stage}.losses`).allowed, type === 'f32' ? 2e-3 : 2e-2);
+      assert.is(of(`${stage}.after6.llama_proj.weight`).allowed, undefined);
+      assert.ok(of(`${stage}.after6 (direction)`).allowed! < 0.1);
+    }
+  });
+}
+
 suiteOf('every form of a language model gives the same ids', async () => {
   // with a Q-Former and grouped-query attention
   const stages = await verify(fixture('../tiny-gqa'));
@@ -106,14 +150,28 @@ suiteOf('prints a table, or JSON', async () => {
   assert.is(table.code, 0, table.stderr);
   assert.match(table.stdout, /^stage +largest error +allowed\n/);
   assert.match(table.stdout, /^chat\.logits +[0-9.e-]+ relative +2\.0e-4 +pass$/m);
+  assert.match(
+    table.stdout,
+    /^computed by cpu .*; of the largest value 2\.0e-4 for a stage, 2\.0e-4 for losses and gradients$/m,
+  );
   assert.match(table.stdout, /^f32: \d+ passed, 0 failed$/m);
   const json = await minigpt4(['verify', fixture(), '--json', '--type', 'q8_0']);
-  const { type, pass, stages } = JSON.parse(json.stdout) as {
+  const {
+    type,
+    device: computing,
+    allowed,
+    pass,
+    stages,
+  } = JSON.parse(json.stdout) as {
     type: string;
+    device: string;
+    allowed: { stage: number; gradient: number; because: string };
     pass: boolean;
     stages: { stage: string }[];
   };
   assert.equal([type, pass, json.code], ['q8_0', true, 0]);
+  assert.match(computing, /^cpu /);
+  assert.is(allowed.stage, 2e-4);
   assert.ok(stages.length > 10);
 });
 

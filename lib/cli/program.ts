@@ -59,7 +59,7 @@ export const flagOf = (key: string): string => `--${key.replace(/[A-Z]/g, (lette
 
 export type ModelFlags = Pick<
   LoadOptions,
-  'device' | 'gpuLayers' | 'visionDevice' | 'gpuMemory' | 'threads' | 'contextLength'
+  'device' | 'gpuLayers' | 'visionDevice' | 'imageBatch' | 'gpuMemory' | 'threads' | 'contextLength'
 > & {
   model?: string;
   llm?: string;
@@ -74,6 +74,11 @@ export function addModelFlags(command: Command): Command {
     .option('--device <name>', 'what computes: cpu, cuda, cuda:N or auto (default: cpu)')
     .option('--gpu-layers <n>', 'layers of the language model on the GPU (default: as many as fit)', parseNumber)
     .option('--vision-device <name>', "what computes the picture's side: gpu or cpu (default: gpu if it fits)")
+    .option(
+      '--image-batch <n>',
+      'pictures encoded at once at most (default: 1 on the CPU, up to 32 on a GPU)',
+      parseNumber,
+    )
     .option('--gpu-memory <bytes>', "of the GPU's memory at most (default: what is free)", parseNumber)
     .option('--threads <n>', "threads that compute (default: the machine's cores)", parseNumber)
     .option('--context-length <n>', "positions of a conversation at most (default: the model's)", parseNumber);
@@ -87,6 +92,7 @@ export function modelFlags(flags: ModelFlags & PictureFlags): LoadOptions {
     'device',
     'gpuLayers',
     'visionDevice',
+    'imageBatch',
     'gpuMemory',
     'threads',
     'contextLength',

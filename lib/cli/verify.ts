@@ -3,6 +3,7 @@ import { InvalidArgumentError, type Command } from 'commander';
 import { WRITABLE_TYPES, type WritableType } from '../convert/options.js';
 import { checkOptions, loadRules, type LoadOptions } from '../options.js';
 import type { StageResult } from '../verify/measure.js';
+import type { Tolerance } from '../verify/tolerance.js';
 import { nearest } from '../nearest.js';
 import { exitCodes, flagOf, jsonLine, parseNumber, picked } from './program.js';
 
@@ -26,7 +27,7 @@ export function register(program: Command): void {
     .option('--type <type>', 'type of the converted weights', parseType, 'f32' as WritableType)
     .option('--device <name>', 'what computes: cpu, cuda, cuda:N or auto (default: cpu)')
     .option('--threads <n>', "threads that compute (default: the machine's cores)", parseNumber)
-    .option('--json', 'one JSON object: type, pass, stages')
+    .option('--json', 'one JSON object: type, device, allowed, pass, stages')
     .addHelpText(
       'after',
       `
@@ -51,9 +52,11 @@ async function run(directory: string, flags: Flags): Promise<void> {
   );
   const { verify } = await import('../verify/verify.js');
   let head = line('stage', 'largest error', 'allowed', ''); // comes with the first result: what cannot begin has no table
+  let computed: { device: string; allowed: Tolerance } | undefined;
   const stages = await verify(directory, {
     type: flags.type,
     ...computing,
+    onDevice: (device, allowed) => (computed = { device, allowed }),
     ...(flags.json
       ? {}
       : {
@@ -64,9 +67,18 @@ async function run(directory: string, flags: Flags): Promise<void> {
         }),
   });
   const failed = stages.filter(({ pass }) => !pass).length;
-  if (flags.json) process.stdout.write(jsonLine({ type: flags.type, pass: failed === 0, stages }));
-  else process.stdout.write(`${flags.type}: ${stages.length - failed} passed, ${failed} failed\n`);
+  if (flags.json) {
+    const { stage, gradient, because } = computed!.allowed;
+    const allowed = { stage, gradient, because };
+    process.stdout.write(jsonLine({ type: flags.type, device: computed!.device, allowed, pass: failed === 0, stages }));
+  } else process.stdout.write(`${foot(computed!)}${flags.type}: ${stages.length - failed} passed, ${failed} failed\n`);
   if (failed > 0) process.exitCode = exitCodes.failed;
+}
+
+/** What the allowed errors come from. */
+function foot({ device, allowed: { stage, gradient, because } }: { device: string; allowed: Tolerance }): string {
+  const shares = `${stage.toExponential(1)} for a stage, ${gradient.toExponential(1)} for losses and gradients`;
+  return `computed by ${device}: ${because}; of the largest value ${shares}\n`;
 }
 
 function line(stage: string, error: string, allowed: string, rest: string): string {

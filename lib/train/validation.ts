@@ -3,18 +3,21 @@ import type { NativeImage, NativeModel, NativePromptPart, NativeTrainer, NativeT
 import { readHoldout } from '../data/loader.js';
 import { pictureOptions } from '../data/load-pair.js';
 import type { LoaderOptions } from '../data/options.js';
-import type { SkippedPair } from '../data/pair.js';
+import { mapOf } from '../data/in-parallel.js';
+import type { LoadedPair, SkippedPair } from '../data/pair.js';
 import { generateGreedy } from '../generate.js';
 import { readPicture } from '../image.js';
 import { AnswerText, renderPrompt, stopTexts, templateOf, withImage, withQuestion } from '../prompt.js';
 import type { RunSection } from './config.js';
 import type { ValidationEvent } from './events.js';
-import { imageMark, type ExampleMaker } from './examples.js';
+import { imageMark, type Example, type ExampleMaker } from './examples.js';
 import type { Features, FeatureSource } from './features.js';
 import type { ProcessGroup } from './group.js';
 
-/** Held-out samples that are evaluated in one call. */
+/** Held-out samples that are encoded together, and evaluated in one call. */
 const atOnce = 32;
+/** Pictures to be asked about that are read at the same time. */
+const picturesAtOnce = 4;
 
 interface Question {
   picture: string;
@@ -60,7 +63,7 @@ export class Validation {
   ): Promise<Validation> {
     const { group, examples, features } = setup;
     const all = await readHoldout(loader, group.rank === 0 ? skip : undefined);
-    const samples: NativeTrainingSample[] = [];
+    const usable: { pair: LoadedPair; example: Example }[] = [];
     for (const [i, pair] of all.entries()) {
       if (i % group.size !== group.rank) continue;
       // the same prompt for a pair each time, all prompts among them
@@ -69,16 +72,18 @@ export class Validation {
         skip({ dataset: pair.dataset, name: pair.name, reason: example.reason });
         continue;
       }
-      const [made] = await features.ofPairs([pair]);
-      samples.push({ ids: example.ids, targets: example.targets, features: made! });
+      usable.push({ pair, example });
     }
-    const questions: Question[] = [];
-    for (const { picture, prompt } of group.rank === 0 ? asked : [])
-      questions.push({
-        picture,
-        prompt,
-        features: await features.ofPicture(await readPicture(picture, pictureOptions(loader))),
-      });
+    const samples: NativeTrainingSample[] = [];
+    for (let at = 0; at < usable.length; at += atOnce) {
+      const part = usable.slice(at, at + atOnce);
+      const made = await features.ofPairs(part.map(({ pair }) => pair));
+      samples.push(...part.map(({ example: { ids, targets } }, i) => ({ ids, targets, features: made[i]! })));
+    }
+    const questions = await mapOf(group.rank === 0 ? asked : [], picturesAtOnce, async ({ picture, prompt }) => {
+      const pixels = await readPicture(picture, pictureOptions(loader));
+      return { picture, prompt, features: await features.ofPicture(pixels) };
+    });
     return new Validation(setup, samples, all.length, questions);
   }
 

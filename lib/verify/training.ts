@@ -6,6 +6,7 @@ import type { Checkpoint } from '../formats/tensor.js';
 import type { DecodedPicture } from '../image.js';
 import { floatsOf, type TrainingFixture } from './fixture.js';
 import { relativeError, result, worstCosineDistance, type StageResult } from './measure.js';
+import type { Tolerance } from './tolerance.js';
 
 /**
  * How far a gradient through quantized weights may point from the float32 one. Q8_0 rounds weights and activations by some 0.5 % of a
@@ -14,8 +15,7 @@ import { relativeError, result, worstCosineDistance, type StageResult } from './
 const gradientDistance: Partial<Record<WritableType, number>> = { q8_0: 0.01, q4_0: 0.05 };
 
 /**
- * Trains the model's projection on the fixture's batch, picture i with answer i. `tolerance` is the relative error that weights without loss
- * are allowed. Errors: those of the trainer; ERR_FILE_FORMAT (fewer pictures than answers, fewer rates than losses).
+ * Trains the model's projection on the fixture's batch, picture i with answer i. `tolerance` is what weights without loss are allowed. Errors: those of the trainer; ERR_FILE_FORMAT (fewer pictures than answers, fewer rates than losses).
  */
 export async function verifyTraining(
   model: NativeModel,
@@ -24,7 +24,7 @@ export async function verifyTraining(
   pictures: readonly DecodedPicture[],
   tensors: Checkpoint,
   type: WritableType,
-  tolerance: number,
+  tolerance: Tolerance,
 ): Promise<StageResult[]> {
   const { answer_ids, learning_rates, losses } = fixture;
   if (pictures.length < answer_ids.length || learning_rates.length < losses.length) {
@@ -34,16 +34,18 @@ export async function verifyTraining(
         `${answer_ids.length} answers and ${learning_rates.length} rates for ${losses.length} losses`,
     );
   }
-  const batch: NativeTrainingSample[] = [];
-  for (const [i, answer] of answer_ids.entries()) {
-    const { data, width, height } = pictures[i]!;
-    batch.push(sampleOf(model, fixture.prompt_ids, await model.encodeFeatures(data, width, height), answer));
-  }
+  const batch = await Promise.all(
+    answer_ids.map(async (answer, i): Promise<NativeTrainingSample> => {
+      const { data, width, height } = pictures[i]!;
+      return sampleOf(model, fixture.prompt_ids, await model.encodeFeatures(data, width, height), answer);
+    }),
+  );
   const lossless = type === 'f32' || type === 'f16';
-  const allowed = lossless ? tolerance : undefined;
+  const allowed = lossless ? tolerance.gradient : undefined;
   const results: StageResult[] = [];
   const trainer = await model.openTrainer({ weightDecay: fixture.weight_decay });
   try {
+    const { values: before } = await trainer.state();
     const found: number[] = [];
     for (const [i, rate] of learning_rates.slice(0, losses.length).entries()) {
       const { loss, targets } = await trainer.accumulate(batch);
@@ -53,29 +55,38 @@ export async function verifyTraining(
     }
     results.push(result(`${stage}.losses`, 'relative', relativeError(found, losses), allowed));
     const { values } = await trainer.state();
-    results.push(...(await compare('after6', values)));
+    results.push(...(await compare('after6', values, tolerance.movedValues ? allowed : undefined)));
+    results.push(await compareMovement(before, values));
   } finally {
     trainer.close();
   }
   return results;
 
-  async function compare(what: string, values: ProjectionValues): Promise<StageResult[]> {
+  async function compare(what: string, values: ProjectionValues, limit?: number): Promise<StageResult[]> {
     const parts = [];
     for (const part of ['weight', 'bias'] as const) {
       const name = `${stage}.${what}.llama_proj.${part}`;
-      parts.push(result(name, 'relative', relativeError(values[part], await floatsOf(tensors, name)), allowed));
+      parts.push(result(name, 'relative', relativeError(values[part], await floatsOf(tensors, name)), limit));
     }
     return parts;
   }
 
   async function compareGradient(sum: ProjectionValues & { targets: number }): Promise<StageResult[]> {
     const mean = (values: Float32Array) => values.map((value) => value / sum.targets);
-    const results = await compare('grad', { weight: mean(sum.weight), bias: mean(sum.bias) });
+    const results = await compare('grad', { weight: mean(sum.weight), bias: mean(sum.bias) }, allowed);
     const expected = await floatsOf(tensors, `${stage}.grad.llama_proj.weight`);
     const distance = worstCosineDistance(sum.weight, expected, expected.length);
-    const limit = lossless ? tolerance : gradientDistance[type];
+    const limit = lossless ? tolerance.direction : gradientDistance[type];
     results.push(result(`${stage}.grad (direction)`, '1 - cosine', distance, limit));
     return results;
+  }
+
+  /** Where AdamW has moved the weight to, from where it began. */
+  async function compareMovement(from: ProjectionValues, to: ProjectionValues): Promise<StageResult> {
+    const moved = (values: Float32Array) => values.map((value, i) => value - from.weight[i]!);
+    const expected = moved(await floatsOf(tensors, `${stage}.after6.llama_proj.weight`));
+    const distance = worstCosineDistance(moved(to.weight), expected, expected.length);
+    return result(`${stage}.after6 (direction)`, '1 - cosine', distance, lossless ? tolerance.movement : undefined);
   }
 }
 

@@ -22,6 +22,7 @@ import {
   worstCosineDistance,
   type StageResult,
 } from './measure.js';
+import { tolerance, type Tolerance } from './tolerance.js';
 import { verifyTraining } from './training.js';
 
 export interface VerifyOptions {
@@ -31,17 +32,11 @@ export interface VerifyOptions {
   device?: Device;
   threads?: number;
   cpuLevel?: string;
+  /** Told what computes, and how far it may be from the reference. */
+  onDevice?: (device: string, allowed: Tolerance) => void;
   /** Told each result as it comes. */
   onResult?: (result: StageResult) => void;
 }
-
-/**
- * Allowed error of a stage, relative to its largest magnitude, where weights lose nothing. Both sides compute in float32 (24 bits) but
- * add in another order: a sum of N = 704 products (the longest of the fixtures) differs by about sqrt(N) / 2^24 = 1.6e-6 of its largest
- * term, some 20 such sums follow each other, and norms and softmax enlarge a difference by a factor of 2 to 5. That gives up to 1e-4; twice
- * that is allowed. A wrong epsilon, a swapped head or a missing bias is at least ten times as much.
- */
-const stageTolerance = 2e-4;
 
 /** Three float32 roundings of a pixel: (v / 255 - mean) / std, 3 / 2^24 and the constants' own; relative to the largest, about 2. */
 const pixelTolerance = 1e-6;
@@ -74,6 +69,8 @@ class Verification {
   readonly #type: WritableType;
   readonly #options: VerifyOptions;
   readonly #results: StageResult[] = [];
+  /** Of the device, once the model is loaded. */
+  #allowed: Tolerance | undefined;
 
   constructor(fixture: Fixture, folder: string, options: VerifyOptions) {
     this.#fixture = fixture;
@@ -92,6 +89,9 @@ class Verification {
     const model = await this.#load(bundle);
     let first: DecodedPicture;
     try {
+      const info = model.info();
+      const allowed = (this.#allowed = tolerance(info, this.#type));
+      this.#options.onDevice?.(info.device, allowed);
       const order = (await this.#pixels(model, pictures)).map((path) => pictures.get(path)!);
       first = order[0]!;
       await this.#encoding(model);
@@ -102,15 +102,7 @@ class Verification {
       for (const stage of ['stage1', 'stage2'] as const) {
         const training = fixture.expected[stage];
         if (!training) continue;
-        const results = await verifyTraining(
-          model,
-          stage,
-          training,
-          order,
-          fixture.tensors,
-          this.#type,
-          stageTolerance,
-        );
+        const results = await verifyTraining(model, stage, training, order, fixture.tensors, this.#type, allowed);
         for (const one of results) this.#tell(one);
       }
     } finally {
@@ -139,7 +131,7 @@ class Verification {
         : found.length !== expected.length
           ? `expected ${expected.length} numbers, found ${found.length}`
           : undefined;
-    this.#tell(result(name, 'relative', error, this.#lossless ? stageTolerance : undefined, note));
+    this.#tell(result(name, 'relative', error, this.#lossless ? this.#allowed?.stage : undefined, note));
   }
 
   async #bundle(): Promise<string> {

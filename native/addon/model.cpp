@@ -234,6 +234,7 @@ class NativeModel : public Napi::ObjectWrap<NativeModel> {
       const MiniGpt4& loaded = engine.model();
       object.Set("gpuLayers", loaded.on_device() ? loaded.placement().device_layers : 0);
       object.Set("visionDevice", loaded.on_device() && loaded.placement().vision_on_device ? "gpu" : "cpu");
+      object.Set("imageBatch", model.sees() ? model.max_images() : 0);
       object.Set("imageSize", model.sees() ? model.vision().vit.image_size : 0);
       object.Set("imageTokens", model.image_tokens());
       object.Set("projectionInput", model.sees() ? model.projection().input : 0);
@@ -274,11 +275,11 @@ class NativeModel : public Napi::ObjectWrap<NativeModel> {
     return guarded(call.Env(), [&] { return decode_ids(call, state_->engine().tokenizer()); });
   }
 
-  /// What becomes of a picture's pixels on the engine's thread; called on JavaScript's with the open promise's number.
-  using Encode = std::function<void(Engine&, ModelState*, uint64_t number, std::vector<float> pixels)>;
+  /// Makes JavaScript's value of an encoded picture.
+  using Outcome = std::function<Napi::Value(Napi::Env, const EncodedImage&)>;
 
   /// The picture is prepared on the pool, then encoded on the engine's thread.
-  Napi::Value prepare(const Napi::CallbackInfo& call, const Encode& encode) {
+  Napi::Value encode_picture(const Napi::CallbackInfo& call, bool projected, const Outcome& outcome) {
     Napi::Env env = call.Env();
     return guarded(env, [&]() -> Napi::Value {
       const VitConfig& vit = vision_of(state_->engine()).vit;
@@ -287,16 +288,34 @@ class NativeModel : public Napi::ObjectWrap<NativeModel> {
       const std::array<float, 3> mean = vit.mean, std = vit.std;
       const std::shared_ptr<ModelState> state = state_;
       const auto self = std::make_shared<Napi::ObjectReference>(Napi::Persistent(Value().As<Napi::Object>()));
+      const auto unwanted = std::make_shared<std::atomic<bool>>(false);
+      if (call.Length() > 3 && !call[3].IsUndefined()) {
+        to_function(call[3], "onBegin").Call({Napi::Function::New(env, [unwanted](const Napi::CallbackInfo& info) {
+          *unwanted = true;
+          return info.Env().Undefined();
+        })});
+      }
       return Task::start(env, [=]() -> Finish {
-        const std::vector<uint8_t> square = resize_bicubic(picture.rgb->data(), picture.width, picture.height, S, S);
-        auto pixels = std::make_shared<std::vector<float>>(size_t(3) * size_t(S) * size_t(S));
-        normalise(pixels->data(), square.data(), S, mean.data(), std.data());
+        const auto pixels = std::make_shared<std::vector<float>>();
+        if (!*unwanted) {
+          const std::vector<uint8_t> square = resize_bicubic(picture.rgb->data(), picture.width, picture.height, S, S);
+          pixels->resize(size_t(3) * size_t(S) * size_t(S));
+          normalise(pixels->data(), square.data(), S, mean.data(), std.data());
+        }
         return [=](Napi::Env e) -> Napi::Value {
           return guarded(e, [&]() -> Napi::Value {
             Engine& engine = state->engine();
             ModelState::Pending pending{Napi::Promise::Deferred::New(e), {}, std::move(*self), {}};
             const Napi::Promise promise = pending.deferred.Promise();
-            encode(engine, state.get(), state->begin(std::move(pending), e), std::move(*pixels));
+            ModelState* const to = state.get();
+            const uint64_t number = state->begin(std::move(pending), e);
+            engine.encode({std::move(*pixels), projected, unwanted,
+                           [=](const Image& image, double milliseconds) {
+                             to->post([=](Napi::Env made) {
+                               to->resolve(number, [&] { return outcome(made, {image, milliseconds}); });
+                             });
+                           },
+                           state->rejecter(number)});
             return promise;
           });
         };
@@ -304,26 +323,11 @@ class NativeModel : public Napi::ObjectWrap<NativeModel> {
     });
   }
 
-  Napi::Value encode_image(const Napi::CallbackInfo& call) {
-    return prepare(call, [](Engine& engine, ModelState* state, uint64_t number, std::vector<float> pixels) {
-      engine.encode_image(
-          std::move(pixels),
-          [=](Image image, double milliseconds) {
-            state->post(
-                [=](Napi::Env e) { state->resolve(number, [&] { return make_image(e, {image, milliseconds}); }); });
-          },
-          state->rejecter(number));
-    });
-  }
+  Napi::Value encode_image(const Napi::CallbackInfo& call) { return encode_picture(call, true, make_image); }
 
   Napi::Value encode_features(const Napi::CallbackInfo& call) {
-    return prepare(call, [](Engine& engine, ModelState* state, uint64_t number, std::vector<float> pixels) {
-      engine.encode_features(
-          std::move(pixels),
-          [=](Image features) {
-            state->post([=](Napi::Env e) { state->resolve(number, [&] { return from_floats(e, features->values); }); });
-          },
-          state->rejecter(number));
+    return encode_picture(call, false, [](Napi::Env env, const EncodedImage& encoded) -> Napi::Value {
+      return from_floats(env, encoded.image->values);
     });
   }
 
@@ -423,6 +427,7 @@ DeviceOptions to_device_options(const Napi::Object& o) {
 PlacementWishes to_placement_wishes(const Napi::Object& o) {
   PlacementWishes wishes;
   if (has(o, "gpuLayers")) wishes.device_layers = int(to_integer(o.Get("gpuLayers"), "gpuLayers", 0, 1 << 24));
+  if (has(o, "imageBatch")) wishes.images = int(to_integer(o.Get("imageBatch"), "imageBatch", 1, kMostImages));
   if (has(o, "gpuMemory")) wishes.memory = uint64_t(to_integer(o.Get("gpuMemory"), "gpuMemory", 1, int64_t(1) << 53));
   if (has(o, "visionDevice")) {
     const std::string device = to_string(o.Get("visionDevice"), "visionDevice");

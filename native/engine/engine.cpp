@@ -8,6 +8,9 @@ namespace {
 // Longer contexts than this must be asked for: a 7B model's cache takes 0.5 MiB a position.
 constexpr int kDefaultContext = 4096;
 
+// Milliseconds for which pictures may hold up the next token of those who read answers; one picture may take longer.
+constexpr double kLongestPause = 50;
+
 int context_of(const LlamaConfig& llama, int asked) {
   if (asked == 0) return std::min(llama.context, kDefaultContext);
   if (asked < kPagePositions || asked > llama.context) {
@@ -25,6 +28,9 @@ int cache_pages(int asked, int context) {
 
 const Error kClosed(code::closed, "the model or the conversation was closed");
 const Error kAborted(code::aborted, "the answer was aborted");
+const Error kUnwanted(code::aborted, "the picture was aborted");
+
+bool is_unwanted(const Engine::Picture& picture) { return picture.abort && *picture.abort; }
 
 }  // namespace
 
@@ -55,21 +61,23 @@ Engine::~Engine() { close(); }
 
 // ---- any thread
 
-void Engine::submit(Jobs& queue, Job job) {
+template <class Queue, class Item>
+void Engine::submit(Queue& queue, Item item) {
   {
     std::lock_guard lock(mutex_);
     if (!closing_) {
-      queue.push_back(std::move(job));
+      item.arrived = ++arrivals_;
+      queue.push_back(std::move(item));
       wake_.notify_one();
       return;
     }
   }
-  job.refuse(kClosed);
+  item.refuse(kClosed);
 }
 
 ConversationRef Engine::open() {
   auto conversation = std::make_shared<Conversation>(pool_);
-  submit(jobs_, {[this, conversation] { conversations_.push_back(conversation); }, [](const Error&) {}});
+  submit(jobs_, Job{[this, conversation] { conversations_.push_back(conversation); }, [](const Error&) {}});
   return conversation;
 }
 
@@ -82,10 +90,11 @@ void Engine::generate(const ConversationRef& conversation, std::vector<PromptPar
     conversation->newest = abort;
   }
   auto refuse = callbacks.on_error;
-  submit(jobs_, {[=, this, parts = std::move(parts), options = std::move(options), callbacks = std::move(callbacks)] {
-                   begin_answer(conversation, parts, options, callbacks, abort, requested);
-                 },
-                 std::move(refuse)});
+  submit(jobs_,
+         Job{[=, this, parts = std::move(parts), options = std::move(options), callbacks = std::move(callbacks)] {
+               begin_answer(conversation, parts, options, callbacks, abort, requested);
+             },
+             std::move(refuse)});
 }
 
 void Engine::abort(const ConversationRef& conversation) {
@@ -98,53 +107,37 @@ void Engine::abort(const ConversationRef& conversation) {
 }
 
 void Engine::close(const ConversationRef& conversation) {
-  submit(jobs_, {[this, conversation] {
-                   conversation->closed = true;
-                   if (conversation->answer) end(conversation, &kClosed);
-                   conversation->sequence.truncate(0);
-                   std::erase(conversations_, conversation);
-                 },
-                 [](const Error&) {}});
+  submit(jobs_, Job{[this, conversation] {
+                      conversation->closed = true;
+                      if (conversation->answer) end(conversation, &kClosed);
+                      conversation->sequence.truncate(0);
+                      std::erase(conversations_, conversation);
+                    },
+                    [](const Error&) {}});
   abort(conversation);  // a step that is under way stops; the job above says why before the abort is looked at
 }
 
-void Engine::encode_image(std::vector<float> pixels, std::function<void(Image, double)> on_done,
-                          std::function<void(const Error&)> on_error) {
-  submit(heavy_, {[this, pixels = std::move(pixels), on_done = std::move(on_done)] {
-                    const auto began = Generation::Clock::now();
-                    auto image = std::make_shared<const ImageTokens>(model_->encode_image(pixels.data()));
-                    const std::chrono::duration<double, std::milli> took = Generation::Clock::now() - began;
-                    on_done(std::move(image), took.count());
-                  },
-                  std::move(on_error)});
-}
-
-void Engine::encode_features(std::vector<float> pixels, std::function<void(Image)> on_done,
-                             std::function<void(const Error&)> on_error) {
-  submit(heavy_, {[this, pixels = std::move(pixels), on_done = std::move(on_done)] {
-                    on_done(std::make_shared<const ImageTokens>(model_->encode_features(pixels.data())));
-                  },
-                  std::move(on_error)});
-}
+void Engine::encode(Picture picture) { submit(pictures_, std::move(picture)); }
 
 void Engine::trace_image(std::vector<float> pixels, std::function<void(std::vector<Stage>)> on_done,
                          std::function<void(const Error&)> on_error) {
-  submit(heavy_, {[this, pixels = std::move(pixels), on_done = std::move(on_done)] {
-                    std::vector<Stage> stages;
-                    model_->encode_image(pixels.data(), recorder(stages));
-                    on_done(std::move(stages));
-                  },
-                  std::move(on_error)});
+  submit(heavy_, Job{[this, pixels = std::move(pixels), on_done = std::move(on_done)] {
+                       std::vector<Stage> stages;
+                       const MiniGpt4::Picture picture{pixels.data()};
+                       model_->encode({&picture, 1}, recorder(stages));
+                       on_done(std::move(stages));
+                     },
+                     std::move(on_error)});
 }
 
 void Engine::trace_prompt(std::vector<PromptPart> parts, std::function<void(std::vector<Stage>)> on_done,
                           std::function<void(const Error&)> on_error) {
-  submit(heavy_, {[this, parts = std::move(parts), on_done = std::move(on_done)] { on_done(trace(parts)); },
-                  std::move(on_error)});
+  submit(heavy_, Job{[this, parts = std::move(parts), on_done = std::move(on_done)] { on_done(trace(parts)); },
+                     std::move(on_error)});
 }
 
 void Engine::compute(std::function<void(MiniGpt4&)> work, std::function<void(const Error&)> on_error) {
-  submit(heavy_, {[this, work = std::move(work)] { work(*model_); }, std::move(on_error)});
+  submit(heavy_, Job{[this, work = std::move(work)] { work(*model_); }, std::move(on_error)});
 }
 
 void Engine::close() {
@@ -162,24 +155,99 @@ void Engine::close() {
 void Engine::loop() {
   for (;;) {
     Jobs jobs;
-    Job heavy;
     {
       std::unique_lock lock(mutex_);
-      wake_.wait(
-          lock, [&] { return closing_ || !jobs_.empty() || !heavy_.empty() || !active_.empty() || !waiting_.empty(); });
+      wake_.wait(lock, [&] {
+        return closing_ || !jobs_.empty() || !heavy_.empty() || !pictures_.empty() || !active_.empty() ||
+               !waiting_.empty();
+      });
       if (closing_) break;
       jobs.swap(jobs_);
-      if (!heavy_.empty()) {
-        heavy = std::move(heavy_.front());
-        heavy_.pop_front();
-      }
     }
-    // everybody who has come joins the next step; one picture between two steps does not hold up those who read answers
+    // everybody who has come joins the next step; pictures between two steps do not hold up for long those who read answers
     for (Job& job : jobs) run(job);
-    if (heavy.run) run(heavy);
+    long_job();
     if (!active_.empty() || !waiting_.empty()) step();
   }
   refuse_all();
+}
+
+/// The first that came of what takes long. With a picture go others, also such as came after other work.
+void Engine::long_job() noexcept {
+  Job job;
+  {
+    std::lock_guard lock(mutex_);
+    if (!heavy_.empty() && (pictures_.empty() || heavy_.front().arrived < pictures_.front().arrived)) {
+      job = std::move(heavy_.front());
+      heavy_.pop_front();
+    } else {
+      take_pictures();
+    }
+  }
+  if (job.run) {
+    run(job);
+  } else {
+    encode_pictures();
+  }
+}
+
+/// Into pass_: as many as go together, and those before them that nobody wants any more.
+void Engine::take_pictures() noexcept {
+  double most = model_->max_images();
+  if (!active_.empty() || !waiting_.empty()) {
+    // what the last pass took tells what the next one will
+    most = picture_ms_ > 0 ? std::clamp(kLongestPause / picture_ms_, 1.0, most) : 1;
+  }
+  int wanted = 0;
+  for (auto next = pictures_.begin(); next != pictures_.end() && wanted < int(most);) {
+    const auto picture = next++;
+    if (picture->alone && wanted > 0) continue;
+    if (!is_unwanted(*picture)) wanted = picture->alone ? int(most) : wanted + 1;
+    pass_.splice(pass_.end(), pictures_, picture);
+  }
+}
+
+/// One pass for pass_, of which each picture gets its own result or error.
+void Engine::encode_pictures() noexcept {
+  const auto refuse_unwanted = [](const Picture& picture) {
+    if (!is_unwanted(picture)) return false;
+    Job telling{[&] { picture.refuse(kUnwanted); }, [](const Error&) {}};
+    run(telling);
+    return true;
+  };
+  try {
+    std::erase_if(pass_, refuse_unwanted);
+    if (pass_.empty()) return;
+    std::vector<MiniGpt4::Picture> pictures;
+    for (const Picture& picture : pass_) pictures.push_back({picture.pixels.data(), picture.projected});
+    const auto began = Generation::Clock::now();
+    std::vector<ImageTokens> encoded = model_->encode(pictures);
+    const std::chrono::duration<double, std::milli> took = Generation::Clock::now() - began;
+    picture_ms_ = took.count() / double(pictures.size());
+    for (ImageTokens& one : encoded) {
+      const Picture& picture = pass_.front();
+      if (!refuse_unwanted(picture)) {
+        Job telling{[&] { picture.on_done(std::make_shared<const ImageTokens>(std::move(one)), took.count()); },
+                    picture.refuse};
+        run(telling);
+      }
+      pass_.pop_front();
+    }
+  } catch (...) {
+    encode_again(as_error(std::current_exception()));
+  }
+}
+
+/// After a pass that failed. That cannot be laid at one picture's door, so each is tried alone; one that was alone has failed.
+void Engine::encode_again(const Error& error) noexcept {
+  if (pass_.size() == 1) {
+    Job telling{[&] { pass_.front().refuse(error); }, [](const Error&) {}};
+    run(telling);
+    return pass_.clear();
+  }
+  for (Picture& picture : pass_) picture.alone = true;
+  std::lock_guard lock(mutex_);
+  pictures_.splice(pictures_.begin(), pass_);
 }
 
 /// What a job throws is told to its caller; nothing leaves this thread.
@@ -197,11 +265,13 @@ void Engine::run(Job& job) noexcept {
 
 void Engine::refuse_all() {
   Jobs left;
+  std::list<Picture> pictures;
   {
     std::lock_guard lock(mutex_);
     left.swap(jobs_);
     for (Job& job : heavy_) left.push_back(std::move(job));
     heavy_.clear();
+    pictures.swap(pictures_);
   }
   while (!conversations_.empty()) {
     const ConversationRef conversation = conversations_.back();
@@ -210,10 +280,12 @@ void Engine::refuse_all() {
     if (conversation->answer) end(conversation, &kClosed);
     conversation->sequence.truncate(0);
   }
-  for (Job& job : left) {
+  const auto refuse = [](auto& job) {
     Job refusal{[&job] { job.refuse(kClosed); }, [](const Error&) {}};
     run(refusal);
-  }
+  };
+  for (Job& job : left) refuse(job);
+  for (Picture& picture : pictures) refuse(picture);
 }
 
 void Engine::begin_answer(const ConversationRef& conversation, const std::vector<PromptPart>& parts,

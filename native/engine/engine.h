@@ -6,6 +6,7 @@
 #include <condition_variable>
 #include <deque>
 #include <functional>
+#include <list>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -68,12 +69,20 @@ class Engine {
   void abort(const ConversationRef& conversation);
   /// Ends it with ERR_CLOSED and returns its pages.
   void close(const ConversationRef& conversation);
-  /// pixels[3, S, S], normalised. Pictures and traces take turns with the answers' steps.
-  void encode_image(std::vector<float> pixels, std::function<void(Image, double milliseconds)> on_done,
-                    std::function<void(const Error&)> on_error);
-  /// The same before the projection.
-  void encode_features(std::vector<float> pixels, std::function<void(Image)> on_done,
-                       std::function<void(const Error&)> on_error);
+  /// A picture to be encoded.
+  struct Picture {
+    std::vector<float> pixels;                                // [3, S, S], normalised
+    bool projected = true;                                    // false: as it is before the projection
+    AbortToken abort;                                         // set: nobody wants it any more; may be null
+    std::function<void(Image, double milliseconds)> on_done;  // the time of the pass that it was in
+    std::function<void(const Error&)> refuse;
+    // the engine's own:
+    uint64_t arrived = 0;
+    bool alone = false;  // it was in a pass that failed
+  };
+  /// Pictures that wait go through one pass together, the model's max_images() at most, fewer while answers are read;
+  /// passes take turns with the answers' steps. Errors: ERR_ABORTED, ERR_CLOSED, ERR_OUT_OF_MEMORY, … of this picture alone.
+  void encode(Picture picture);
   /// The stages of one picture or prompt, in order, in host memory.
   struct Stage {
     std::string name;
@@ -99,6 +108,7 @@ class Engine {
   struct Job {
     std::function<void()> run;
     std::function<void(const Error&)> refuse;
+    uint64_t arrived = 0;
   };
   using Jobs = std::deque<Job>;
 
@@ -112,10 +122,12 @@ class Engine {
 
   size_t longest_piece_;  // bytes of the vocabulary's longest
 
-  std::mutex mutex_;  // guards jobs_, heavy_ and the setting of closing_
+  std::mutex mutex_;  // guards jobs_, heavy_, pictures_, arrivals_ and the setting of closing_
   std::condition_variable wake_;
-  Jobs jobs_;   // that take no time: all are done before the next step
-  Jobs heavy_;  // pictures and traces: one a step
+  Jobs jobs_;                    // that take no time: all are done before the next step
+  Jobs heavy_;                   // traces and other long work: one a step, or pictures, as they came
+  std::list<Picture> pictures_;  // that wait; a list moves them about without memory
+  uint64_t arrivals_ = 0;
   std::atomic<bool> closing_{false};
   std::mutex join_mutex_;
   std::thread thread_;
@@ -124,11 +136,18 @@ class Engine {
   std::vector<ConversationRef> conversations_;  // open ones
   std::deque<ConversationRef> waiting_;         // with an answer that has not begun
   std::vector<ConversationRef> active_;         // with an answer that has
+  std::list<Picture> pass_;                     // pictures of the pass that is under way
+  double picture_ms_ = 0;                       // of each picture in the last pass; 0 before the first
   uint64_t clock_ = 0;
   std::vector<std::shared_ptr<void>> guests_;  // after the model, so that they go before it
 
-  void submit(Jobs& queue, Job job);
+  template <class Queue, class Item>
+  void submit(Queue& queue, Item item);
   void loop();
+  void long_job() noexcept;
+  void take_pictures() noexcept;
+  void encode_pictures() noexcept;
+  void encode_again(const Error& error) noexcept;
   void refuse_all();
   static void run(Job& job) noexcept;
   void begin_answer(const ConversationRef& conversation, const std::vector<PromptPart>& parts,

@@ -190,24 +190,25 @@ void MiniGpt4::load_vision(const GgufFile& file, const std::function<void(uint64
   visit_tensors(v, vit_weights_, vit);
   check_block_count(file, "v.blk.", v.depth);
   parameters_.vision = vit.parameters();
-  vit_.emplace(vision_ops(), v, vit_weights_, 1);
-  pixels_ = Buffer<float>(vision_ops(), int64_t(3) * v.image_size * v.image_size);
-  seen_ = Buffer<float>(vision_ops(), int64_t(v.rows()) * v.width);
+  const int images = max_images();
+  vit_.emplace(vision_ops(), v, vit_weights_, images);
+  pixels_ = Buffer<float>(vision_ops(), int64_t(images) * 3 * v.image_size * v.image_size);
+  seen_ = Buffer<float>(vision_ops(), int64_t(images) * v.rows() * v.width);
+  features_ = Buffer<float>(vision_ops(), int64_t(images) * image_tokens() * projection_.input);
   if (!vision_->qformer) return;
   const QFormerConfig& q = *vision_->qformer;
   WeightLoader qformer(vision_ops(), file, "qformer weights", on_bytes);
   visit_tensors(q, v.width, qformer_weights_, qformer);
   check_block_count(file, "qf.blk.", q.depth);
   parameters_.qformer = qformer.parameters();
-  qformer_.emplace(vision_ops(), q, qformer_weights_, v.rows(), 1);
-  queries_ = Buffer<float>(vision_ops(), int64_t(q.queries) * q.width);
+  qformer_.emplace(vision_ops(), q, qformer_weights_, v.rows(), images);
 }
 
 void MiniGpt4::load_projection(const GgufFile& file, const std::function<void(uint64_t)>& on_bytes) {
   WeightLoader projection(vision_ops(), file, "projection weights", on_bytes);
   visit_tensors(projection_, projection_weights_, projection);
   parameters_.projection = projection.parameters();
-  tokens_ = Buffer<float>(vision_ops(), int64_t(image_tokens()) * projection_.output);
+  tokens_ = Buffer<float>(vision_ops(), int64_t(max_images()) * image_tokens() * projection_.output);
 }
 
 void MiniGpt4::load_llama(const GgufFile& file, const std::function<void(uint64_t)>& on_bytes) {
@@ -226,35 +227,57 @@ void MiniGpt4::load_llama(const GgufFile& file, const std::function<void(uint64_
   }
 }
 
-/// What the projection reads: [image tokens, projection input], in the backend's memory.
-const float* MiniGpt4::see(const float* pixels, const Trace& trace) {
+size_t MiniGpt4::picture_bytes(const VisionConfig& vision, const ProjectionConfig& projection) {
+  const VitConfig& v = vision.vit;
+  const size_t tokens = size_t(vision.image_tokens(projection));
+  const size_t pixels = size_t(3) * size_t(v.image_size) * size_t(v.image_size);
+  const size_t own =
+      pixels + size_t(v.rows()) * size_t(v.width) + tokens * size_t(projection.input + projection.output);
+  // a device's ops bring a product's rows into a form of their own, of at most as many bytes
+  const size_t rows =
+      std::max({size_t(v.rows()) * size_t(std::max(v.width, v.mlp)), pixels, tokens * size_t(projection.input)});
+  size_t bytes = (own + rows) * sizeof(float) + Vit::scratch_bytes(v, 1);
+  if (vision.qformer) bytes += QFormer::scratch_bytes(*vision.qformer, v.rows(), 1);
+  return bytes;
+}
+
+/// Fills features_ with what the projection reads.
+void MiniGpt4::see(std::span<const Picture> pictures, const Trace& trace) {
   if (!vision_) fail(code::argument, "this is a language model alone, expected one with a vision encoder");
-  const int S = vision_->vit.image_size;
-  vision_ops().upload(pixels_, pixels, size_t(3) * S * S * sizeof(float));
-  vit_->forward(seen_, pixels_, 1, trace);
+  const int B = int(pictures.size());
+  if (B > max_images()) fail(code::argument, B, " pictures at once, expected at most ", max_images());
+  const VitConfig& v = vision_->vit;
+  const int64_t S = v.image_size, each = 3 * S * S;
+  for (int b = 0; b < B; ++b) {
+    vision_ops().upload(pixels_ + b * each, pictures[size_t(b)].pixels, size_t(each) * sizeof(float));
+  }
+  vit_->forward(seen_, pixels_, B, trace);
+  if (qformer_) return qformer_->forward(features_, seen_, B, trace);
   // without a Q-Former: all patches but the class token, and runs of neighbours read as one long row each
-  if (!qformer_) return seen_ + vision_->vit.width;
-  qformer_->forward(queries_, seen_, 1, trace);
-  return queries_;
+  const int64_t patches = int64_t(v.patches()) * v.width;
+  for (int b = 0; b < B; ++b) {
+    vision_ops().copy(features_ + b * patches, seen_ + b * (patches + v.width) + v.width,
+                      size_t(patches) * sizeof(float));
+  }
 }
 
-ImageTokens MiniGpt4::encode_image(const float* pixels, const Trace& trace) {
-  const float* x = see(pixels, trace);
-  const int n = image_tokens();
-  vision_ops().matmul(tokens_, *projection_weights_.weight, x, projection_weights_.bias.get(), n, Accumulate::no);
-  if (trace) trace(vision_ops(), "image_tokens", tokens_, n, llama_.width);
-
-  ImageTokens image{n, llama_.width, std::vector<float>(size_t(n) * size_t(llama_.width))};
-  vision_ops().download(image.values.data(), tokens_, image.values.size() * sizeof(float));
-  return image;
-}
-
-ImageTokens MiniGpt4::encode_features(const float* pixels) {
-  const float* x = see(pixels, {});
-  const int n = image_tokens();
-  ImageTokens features{n, projection_.input, std::vector<float>(size_t(n) * size_t(projection_.input))};
-  vision_ops().download(features.values.data(), x, features.values.size() * sizeof(float));
-  return features;
+std::vector<ImageTokens> MiniGpt4::encode(std::span<const Picture> pictures, const Trace& trace) {
+  see(pictures, trace);
+  const int n = image_tokens(), T = int(pictures.size()) * n;
+  if (std::any_of(pictures.begin(), pictures.end(), [](const Picture& picture) { return picture.projected; })) {
+    const Linear& w = projection_weights_;
+    vision_ops().matmul(tokens_, *w.weight, features_, w.bias.get(), T, Accumulate::no);
+    if (trace) trace(vision_ops(), "image_tokens", tokens_, T, llama_.width);
+  }
+  std::vector<ImageTokens> encoded;
+  for (size_t b = 0; b < pictures.size(); ++b) {
+    const bool projected = pictures[b].projected;
+    const int width = projected ? llama_.width : projection_.input;
+    ImageTokens& one = encoded.emplace_back(ImageTokens{n, width, std::vector<float>(size_t(n) * size_t(width))});
+    const float* const from = (projected ? tokens_ : features_) + int64_t(b) * n * width;
+    vision_ops().download(one.values.data(), from, one.values.size() * sizeof(float));
+  }
+  return encoded;
 }
 
 }  // namespace minigpt4

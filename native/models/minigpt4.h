@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -45,6 +46,7 @@ struct ParameterCounts {
 struct Placement {
   int device_layers = 0;  // of the language model, the last ones
   bool vision_on_device = true;
+  int max_images = 1;  // that are encoded at once
 };
 
 /// What computes. `host` may be null where the placement leaves nothing for it.
@@ -86,11 +88,19 @@ class MiniGpt4 {
   const Linear& projection_weights() const { return projection_weights_; }
   const ParameterCounts& parameters() const { return parameters_; }
   int image_tokens() const { return vision_ ? vision_->image_tokens(projection_) : 0; }
+  int max_images() const { return placement_.max_images; }
 
-  /// pixels[3, S, S], normalised, in host memory. One thread at a time. Error ERR_ARGUMENT without a vision side.
-  ImageTokens encode_image(const float* pixels, const Trace& trace = {});
-  /// The same before the projection: [image tokens, projection input].
-  ImageTokens encode_features(const float* pixels);
+  /// A picture, and what is wanted of it.
+  struct Picture {
+    const float* pixels = nullptr;  // [3, S, S], normalised, in host memory
+    bool projected = true;          // false: what the projection reads, [image tokens, projection input]
+  };
+  /// What becomes of each, the same bits whatever else is there. One thread at a time. Errors: ERR_ARGUMENT without a
+  /// vision side, or for more pictures than max_images().
+  std::vector<ImageTokens> encode(std::span<const Picture> pictures, const Trace& trace = {});
+  /// Bytes that encoding takes beside weights, for each picture that is encoded at once; what the ops' scratch may grow by
+  /// is among them.
+  static size_t picture_bytes(const VisionConfig& vision, const ProjectionConfig& projection);
 
  private:
   Backends backends_;  // first in, last out: everything below lives in their memory
@@ -105,12 +115,12 @@ class MiniGpt4 {
   ParameterCounts parameters_;
   std::optional<Vit> vit_;
   std::optional<QFormer> qformer_;
-  Buffer<float> pixels_;   // [3, S, S]
-  Buffer<float> seen_;     // [P, ViT width]
-  Buffer<float> queries_;  // [Q, Q-Former width]
-  Buffer<float> tokens_;   // [image tokens, E]
+  Buffer<float> pixels_;    // [B, 3, S, S]
+  Buffer<float> seen_;      // [B·P, ViT width]
+  Buffer<float> features_;  // [B·image tokens, projection input]
+  Buffer<float> tokens_;    // [B·image tokens, E]
 
-  const float* see(const float* pixels, const Trace& trace);
+  void see(std::span<const Picture> pictures, const Trace& trace);
   void load_vision(const GgufFile& file, const std::function<void(uint64_t)>& on_bytes);
   void load_projection(const GgufFile& file, const std::function<void(uint64_t)>& on_bytes);
   void load_llama(const GgufFile& file, const std::function<void(uint64_t)>& on_bytes);

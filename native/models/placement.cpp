@@ -13,6 +13,10 @@ namespace {
 // what the ops' scratch may grow by: a share of what the activations take.
 constexpr size_t kReserve = size_t(64) << 20;
 
+// The CPU takes 264 rows at a time through a product, and one picture of the published models has 257: several at once are
+// no faster (bench/pictures.ts), but take memory and have answers wait.
+constexpr int kImagesOnCpu = 1;
+
 /// Adds up what tensors take on a device.
 class SizeOf : public TensorVisitor {
  public:
@@ -46,21 +50,42 @@ class SizeOf : public TensorVisitor {
   }
 };
 
-size_t vision_bytes(const ModelFiles& files, const Ops& device) {
-  if (!files.model) return 0;
+/// What the picture's side takes on a device.
+struct VisionBytes {
+  size_t weights = 0, each = 0;  // `each`: of a picture that is encoded beside others
+  size_t with(int images) const { return weights + size_t(images) * each; }
+};
+
+VisionBytes vision_bytes(const ModelFiles& files, const Ops& device) {
   const GgufFile& file = *files.model;
+  const GgufFile& projection_file = files.projection ? *files.projection : file;
+  // without a projection there is no model, which is for the loader to tell
+  if (!projection_file.find("minigpt4.projection.output_length")) return {};
   const VisionConfig vision = read_vision_config(file);
-  SizeOf sizes(device, file);
+  const ProjectionConfig projection = read_projection_config(projection_file);
+  SizeOf sizes(device, file), of_projection(device, projection_file);
   VitWeights vit;
   visit_tensors(vision.vit, vit, sizes);
-  size_t bytes = sizes.bytes + Vit::scratch_bytes(vision.vit, 1);
-  if (vision.qformer) {
-    SizeOf more(device, file);
-    QFormerWeights qformer;
-    visit_tensors(*vision.qformer, vision.vit.width, qformer, more);
-    bytes += more.bytes + QFormer::scratch_bytes(*vision.qformer, vision.vit.rows(), 1);
+  QFormerWeights qformer;
+  if (vision.qformer) visit_tensors(*vision.qformer, vision.vit.width, qformer, sizes);
+  Linear linear;
+  visit_tensors(projection, linear, of_projection);
+  return {sizes.bytes + of_projection.bytes, MiniGpt4::picture_bytes(vision, projection)};
+}
+
+int images_that_fit(const VisionBytes& vision, size_t left) {
+  return int(std::min<size_t>((left - vision.weights) / std::max<size_t>(vision.each, 1), kMostImages));
+}
+
+/// How many pictures a device encodes at once, where one at least fits into the bytes that are left.
+int images_on_device(const VisionBytes& vision, size_t left, std::optional<int> wish) {
+  if (!wish) return images_that_fit(vision, vision.with(1) + (left - vision.with(1)) / 2);
+  if (vision.with(*wish) > left) {
+    fail(code::out_of_memory, "the picture's side with ", *wish, " pictures at once needs ", vision.with(*wish),
+         " bytes of the GPU's memory, but ", left, " are left: ", images_that_fit(vision, left),
+         " at once fit (imageBatch)");
   }
-  return bytes;
+  return *wish;
 }
 
 }  // namespace
@@ -68,7 +93,10 @@ size_t vision_bytes(const ModelFiles& files, const Ops& device) {
 Placement place(const ModelFiles& files, const Ops& device, const PlacementWishes& wishes, const CacheWishes& cache) {
   const GgufFile& file = files.language_model();
   const LlamaConfig c = read_llama_config(file);
-  if (!device.is_device()) return {c.depth, true};
+  if (wishes.images && (*wishes.images < 1 || *wishes.images > kMostImages)) {
+    fail(code::argument, "imageBatch is ", *wishes.images, ": expected 1 to ", kMostImages);
+  }
+  if (!device.is_device()) return {c.depth, true, wishes.images.value_or(kImagesOnCpu)};
   if (wishes.device_layers && (*wishes.device_layers < 0 || *wishes.device_layers > c.depth)) {
     fail(code::argument, "gpuLayers is ", *wishes.device_layers, ", but the language model has ", c.depth,
          " layers: expected 0 to ", c.depth);
@@ -97,7 +125,7 @@ Placement place(const ModelFiles& files, const Ops& device, const PlacementWishe
   int fit = c.depth;
   while (fit > 0 && needed(fit) > room) --fit;
 
-  Placement placement{wishes.device_layers.value_or(fit), false};
+  Placement placement{wishes.device_layers.value_or(fit), false, wishes.images.value_or(kImagesOnCpu)};
   if (placement.device_layers > fit) {
     fail(code::out_of_memory, "the language model's last ", placement.device_layers, " layers with a cache of ",
          cache.pages * kPagePositions, " positions need ", needed(placement.device_layers),
@@ -105,13 +133,16 @@ Placement place(const ModelFiles& files, const Ops& device, const PlacementWishe
          " layers fit (gpuLayers), or a shorter context");
   }
   if (!files.model) return placement;
-  const size_t vision = vision_bytes(files, device), left = room - needed(placement.device_layers);
-  placement.vision_on_device = wishes.vision_on_device.value_or(vision <= left);
-  if (placement.vision_on_device && vision > left) {
-    fail(code::out_of_memory, "the picture's side needs ", vision, " bytes of the GPU's memory beside ",
+  const VisionBytes vision = vision_bytes(files, device);
+  const size_t left = room - needed(placement.device_layers);
+  placement.vision_on_device = wishes.vision_on_device.value_or(vision.with(1) <= left);
+  if (!placement.vision_on_device) return placement;
+  if (vision.with(1) > left) {
+    fail(code::out_of_memory, "the picture's side needs ", vision.with(1), " bytes of the GPU's memory beside ",
          placement.device_layers, " layers of the language model, but ", left,
          " are left: put fewer layers there (gpuLayers), or the picture's side on the CPU");
   }
+  placement.max_images = images_on_device(vision, left, wishes.images);
   return placement;
 }
 

@@ -8,10 +8,14 @@
 
 namespace minigpt4 {
 
+/// Pictures that are encoded at once at most: by then the products of a large GPU are as fast as they get.
+inline constexpr int kMostImages = 32;
+
 /// What the caller asks for; nothing: what fits.
 struct PlacementWishes {
   std::optional<int> device_layers;      // of the language model, the last ones
   std::optional<bool> vision_on_device;  // the picture's side
+  std::optional<int> images;             // that are encoded at once, kMostImages at most
   uint64_t memory = 0;                   // bytes of the device at most; 0: what it has free, less a reserve
 };
 
@@ -23,8 +27,9 @@ struct CacheWishes {
 };
 
 /// The language model's layers go up first, from the last one back, because a token waits for each of them; the picture's
-/// side joins them where there is room for both. Errors: ERR_ARGUMENT (more layers than there are), ERR_OUT_OF_MEMORY with
-/// bytes needed, bytes free and the layers that would fit, where a wish does not.
+/// side joins them where there is room for both, with as many pictures at once as half of what is left then holds: the other
+/// half is for what comes later, a trainer say. Errors: ERR_ARGUMENT (more layers or pictures than there can be),
+/// ERR_OUT_OF_MEMORY with bytes needed, bytes free and the layers or pictures that would fit, where a wish does not.
 Placement place(const ModelFiles& files, const Ops& device, const PlacementWishes& wishes, const CacheWishes& cache);
 
 }  // namespace minigpt4
