@@ -13,7 +13,10 @@ const { values } = parseArgs({ options: { out: { type: 'string' } } });
 
 /** Measured: a large device-to-device copy (bytes read and written), torch.matmul in bf16. */
 const h100 = { copy: 3.0e12, matrix: 790e12 };
-/** Between two nodes of a replayed graph, as published for this generation; to be measured. */
+/**
+ * Between two nodes of a replayed graph, as published for this generation; to be measured. Without the overlap that launches of a
+ * decoding step are allowed (gpu::wait_for_previous), which is to shorten it: by how much is not known either.
+ */
 const launchGap = 1.3e-6;
 
 interface Op {

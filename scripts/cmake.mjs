@@ -59,25 +59,19 @@ if (home !== undefined && home !== root) rmSync(folder, { recursive: true, force
 const generator = cached('CMAKE_GENERATOR');
 
 const parallel = process.env.CMAKE_BUILD_PARALLEL_LEVEL ?? String(availableParallelism());
-const result = spawnSync(
-  process.execPath,
-  [
-    join(packageFolder('cmake-js'), 'bin', 'cmake-js'),
-    'build',
-    '-d',
-    root,
-    '-O',
-    folder,
-    '-B',
-    config,
-    '-T',
-    'minigpt4',
-    '-p',
-    parallel,
-    `--CDMINIGPT4_NODE=${process.execPath}`,
-    ...(generator ? ['-G', generator] : []),
-  ],
-  { stdio: 'inherit', cwd: root },
+/** cmake-js's command for the build folder; ends everything where it fails. */
+function cmakeJs(command, ...words) {
+  const program = join(packageFolder('cmake-js'), 'bin', 'cmake-js');
+  const folders = ['-d', root, '-O', folder, '-B', config];
+  const parameters = [program, command, ...folders, ...words, ...(generator ? ['-G', generator] : [])];
+  const { error, status } = spawnSync(process.execPath, parameters, { stdio: 'inherit', cwd: root });
+  if (error) fail(`minigpt4: cmake-js could not be started: ${error.message}`);
+  if (status !== 0) process.exit(status ?? 1);
+}
+// what the environment says counts each time, also for a folder that was configured otherwise
+const said = ['MINIGPT4_CUDA', 'MINIGPT4_CUDA_ARCHITECTURES'].map(
+  (name) => `--CD${name}=${process.env[name] ?? (name === 'MINIGPT4_CUDA' ? 'auto' : '')}`,
 );
-if (result.error) fail(`minigpt4: cmake-js could not be started: ${result.error.message}`);
-process.exit(result.status ?? 1);
+const settings = [`--CDMINIGPT4_NODE=${process.execPath}`, ...said];
+cmakeJs('configure', ...settings);
+cmakeJs('build', '-T', 'minigpt4', '-p', parallel, ...settings);

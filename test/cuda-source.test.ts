@@ -69,13 +69,26 @@ const onDevice = (source: string) =>
     .map(({ index }) => source.slice(index, endOfFunction(source, index)))
     .join('\n');
 
+/** Kernels that wait for the launch before, but not as the first that they do. */
+const lateWaits = (device: string) =>
+  device.split(/\b(?=__global__\b)/).filter((kernel) => {
+    if (!/\bwait_for_previous/.test(kernel)) return false;
+    return !/^__global__[^{]*\)\s*\{\s*gpu::wait_for_previous\(\);(?![^]*\bwait_for_previous)/.test(kernel);
+  });
+
 function violations(path: string, source: string): string[] {
   const all = code(source);
   const device = onDevice(all);
   return [
     ...forbidden.filter(([pattern]) => pattern.test(all)),
     ...forbiddenOnDevice.filter(([pattern]) => pattern.test(device)),
-  ].map(([pattern, why]) => `${path}: ${String(pattern)}: ${why}`);
+  ]
+    .map(([pattern, why]) => `${path}: ${String(pattern)}: ${why}`)
+    .concat(
+      lateWaits(device).map(
+        (kernel) => `${path}: a launch that overlaps waits before all else: ${kernel.split('\n')[0]!}`,
+      ),
+    );
 }
 
 const rule = suite('cuda source');
@@ -113,6 +126,8 @@ rule('the test sees what it forbids', () => {
     '__host__ __device__ constexpr int g() { return 1; } __device__ void f() { [&] { memmove(a, b, 4); }(); }',
     '__device__ void f(float* x) { std::fill_n(x, 4, 0.0f); }',
     '__global__ void f(float* x) { *x = 0; }',
+    '__global__ void __launch_bounds__(32) f(float* x) { if (!x) return; gpu::wait_for_previous(); *x = 0; }',
+    '__device__ void f(float* x) { gpu::wait_for_previous(); *x = 0; }',
   ])
     assert.is(violations('x.cu', line).length, 1, line);
   for (const line of [
@@ -124,6 +139,7 @@ rule('the test sees what it forbids', () => {
     '__device__ int f(); void g(float* x) { memset(x, 0, 4); }',
     '__device__ Tile(int n) : size{n} { count = n; } void g(float* x) { memset(x, 0, 4); }',
     '__global__ void __launch_bounds__(32) f(float* x) { *x = 0; } void g(float* x) { std::fill_n(x, 4, 0.0f); }',
+    'template <int n> __global__ void __launch_bounds__(n, n == 1 ? 2 : 1)\n f(float* x) {\n gpu::wait_for_previous();\n *x = 0; }',
   ])
     assert.equal(violations('x.cu', line), [], line);
 });

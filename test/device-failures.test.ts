@@ -114,7 +114,7 @@ test('a card that is lost says that the model must be loaded again', async () =>
 });
 
 test('on a small card the layers that do not fit stay on the CPU', async () => {
-  const { steps, messages, gpuLayers } = await run('memory=2500000');
+  const { steps, messages, gpuLayers } = await run('memory=3000000');
   assert.is(gpuLayers, 1, 'of two');
   assert.equal(steps, ['loaded', 'answered', 'answered', 'ERR_UNSUPPORTED', 'closed', 'answered on the CPU']);
   assert.match(messages[0]!, /training needs the whole language model in one place, but 1 of its 2 layers/);

@@ -116,6 +116,7 @@ struct Case {
   Allowed allowed = Allowed::nothing;
   int units = 0;
   size_t shared = 0;
+  int links = 1;  // launches; all but the first read what the one before wrote, and overlap it where the device can
 };
 
 template <class Sizes>
@@ -126,7 +127,8 @@ Case make(const char* name, void (*kernel)(uint32_t*, const uint32_t*), uint32_t
 
 std::vector<Case> cases() {
   return {
-      make<Loads>("ldg", loads, any_bits),
+      make<Loads>("loads", loads, any_bits),
+      {"overlap", chain_link, Link::kInputs, Link::kOutputs, any_bits, Allowed::nothing, 0, 0, 64},
       make<Copies>("cp_async", copies, any_bits),
       make<WideShared>("dynamic_shared", wide_shared, any_bits, Allowed::nothing, 0, WideShared::kBytes),
       make<MatrixLoads>("ldmatrix", matrix_loads, any_bits),
@@ -160,6 +162,14 @@ struct DeviceWords {
   uint32_t* memory = nullptr;
 };
 
+bool can_overlap() {
+  uint32_t answer = 0;
+  const DeviceWords to(1);
+  check(gpu::launch(waits, gpu::Launch{dim3(1), dim3(1), 0, nullptr}, to.memory), "asking for overlap");
+  check(cudaMemcpy(&answer, to.memory, sizeof answer, cudaMemcpyDeviceToHost), "asking for overlap");
+  return answer != 0;
+}
+
 Words run(const Case& of) {
   Random random(of.name);
   Words in(size_t(32 * of.inputs)), out(size_t(32 * of.outputs), 0xdeadbeef);
@@ -167,8 +177,15 @@ Words run(const Case& of) {
   const DeviceWords from(in.size()), to(out.size());
   check(cudaMemcpy(from.memory, in.data(), in.size() * 4, cudaMemcpyHostToDevice), of.name);
   check(cudaMemcpy(to.memory, out.data(), out.size() * 4, cudaMemcpyHostToDevice), of.name);
-  const uint32_t* input = from.memory;
-  check(gpu::launch(of.kernel, gpu::Launch{dim3(1), dim3(32), of.shared, nullptr}, to.memory, input), of.name);
+  const bool overlaps = of.links > 1 && can_overlap();
+  for (int link = 0; link < of.links; ++link) {
+    // there and back; the last one writes to `to`
+    const bool back = (of.links - link) % 2 == 0;
+    uint32_t* const output = back ? from.memory : to.memory;
+    const uint32_t* const input = back ? to.memory : from.memory;
+    const gpu::Launch how{dim3(1), dim3(32), of.shared, nullptr, overlaps && link > 0};
+    check(gpu::launch(of.kernel, how, output, input), of.name);
+  }
   check(cudaDeviceSynchronize(), of.name);
   check(cudaMemcpy(out.data(), to.memory, out.size() * 4, cudaMemcpyDeviceToHost), of.name);
   return out;

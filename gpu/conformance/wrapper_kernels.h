@@ -21,10 +21,13 @@ struct Lane {
 };
 
 struct Loads {
-  static constexpr int kInputs = 8, kOutputs = 14;
+  static constexpr int kInputs = 8, kOutputs = 21;
 };
 __global__ void loads(uint32_t* out, const uint32_t* in) {
   Lane lane(out, Loads::kOutputs, in, Loads::kInputs);
+  lane.put(gpu::load32(lane.in + 1));
+  lane.put(gpu::load64(lane.in + 2));
+  lane.put(gpu::load128(lane.in + 4));
   lane.put(gpu::ldg32(lane.in + 1));
   lane.put(gpu::ldg64(lane.in + 2));
   lane.put(gpu::ldg128(lane.in + 4));
@@ -32,6 +35,23 @@ __global__ void loads(uint32_t* out, const uint32_t* in) {
   lane.put(gpu::ldg64_once(lane.in + 2));
   lane.put(gpu::ldg128_once(lane.in + 4));
 }
+
+/// A link of a chain of launches that overlap: each begins with what the one before left, and takes long enough that a
+/// launch which did not wait would read what was there before.
+struct Link {
+  static constexpr int kInputs = 4, kOutputs = 4;
+};
+__global__ void chain_link(uint32_t* out, const uint32_t* in) {
+  gpu::wait_for_previous();
+  Lane lane(out, Link::kOutputs, in, Link::kInputs);
+  for (int i = 0; i < Link::kInputs; ++i) {
+    uint32_t x = gpu::load32(lane.in + i);
+    for (int turn = 0; turn < 4096; ++turn) x = x * 1664525u + 1013904223u;
+    lane.put(x);
+  }
+}
+/// Whether the kernels of this program, on this device, wait: else the chain's launches do not overlap.
+__global__ void waits(uint32_t* out) { *out = gpu::can_wait_for_previous(); }
 
 struct Copies {
   static constexpr int kInputs = 8, kOutputs = 16;

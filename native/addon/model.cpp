@@ -472,7 +472,16 @@ Napi::Value load_model(const Napi::CallbackInfo& call) {
           auto tokenizer = make_tokenizer(vocabulary_from_gguf(files.language_model()));
           Backends backends{make_ops(device), nullptr};
           const LlamaConfig llama = read_llama_config(files.language_model());
-          const Placement placement = place(files, *backends.device, wishes, cache_of(options, llama));
+          const CacheWishes cache = cache_of(options, llama);
+          Placement placement;
+          try {
+            placement = place(files, *backends.device, wishes, cache);
+          } catch (const Error& error) {
+            // whoever names a device wants to know that it holds nothing of the model
+            if (device.device != "auto" || std::string_view(error.code()) != code::out_of_memory) throw;
+            backends.device = make_cpu_ops(device.cpu);
+            placement = place(files, *backends.device, wishes, cache);
+          }
           if (placement.device_layers < llama.depth || (files.model && !placement.vision_on_device))
             backends.host = make_cpu_ops(device.cpu);
           auto model = std::make_unique<MiniGpt4>(std::move(backends), placement, files, [&](double fraction) {

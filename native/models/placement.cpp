@@ -9,9 +9,9 @@
 namespace minigpt4 {
 namespace {
 
-// What a device takes for itself beside our allocations (its allocator's granularity, recorded launches, kernels), and
+// What a device takes for itself beside our allocations (kernels, and up to 32 recorded steps of some hundred launches), and
 // what the ops' scratch may grow by: a share of what the activations take.
-constexpr size_t kReserve = size_t(64) << 20;
+constexpr size_t kReserve = size_t(256) << 20;
 
 // The CPU takes 264 rows at a time through a product, and one picture of the published models has 257: several at once are
 // no faster (bench/pictures.ts), but take memory and have answers wait.
@@ -26,12 +26,13 @@ class SizeOf : public TensorVisitor {
 
   void matrix(const std::string& name, int64_t rows, int64_t cols, std::unique_ptr<Matrix>&, Presence) override {
     // a missing tensor, or one of another shape, is for the loader to tell
-    if (const GgufTensor* tensor = file_.tensor(name)) add(name, ops_.matrix_bytes(tensor->type, rows, cols));
+    if (const GgufTensor* tensor = file_.tensor(name))
+      add(name, ops_.taken(ops_.matrix_bytes(tensor->type, rows, cols)));
   }
   void floats(const std::string& name, const std::vector<uint64_t>& shape, Floats&, Presence) override {
     size_t count = 1;
     for (const uint64_t n : shape) count *= size_t(n);
-    if (file_.tensor(name)) add(name, count * sizeof(float));
+    if (file_.tensor(name)) add(name, ops_.taken(count * sizeof(float)));
   }
   void numbers(const std::string&, int64_t, std::vector<float>&, Presence) override {}
 
@@ -88,6 +89,8 @@ int images_on_device(const VisionBytes& vision, size_t left, std::optional<int> 
   return *wish;
 }
 
+std::string layers_of(int count) { return std::to_string(count) + (count == 1 ? " layer" : " layers"); }
+
 }  // namespace
 
 Placement place(const ModelFiles& files, const Ops& device, const PlacementWishes& wishes, const CacheWishes& cache) {
@@ -108,15 +111,17 @@ Placement place(const ModelFiles& files, const Ops& device, const PlacementWishe
   visit_tensors(c, weights, sizes);
   sizes.layers.resize(size_t(c.depth));
   const size_t page = size_t(c.kv_heads) * kPagePositions * size_t(c.head_dim) * info(cache.type).block_bytes;
-  const size_t kv = 2 * size_t(cache.pages) * page;
+  const size_t kv = 2 * device.taken(size_t(cache.pages) * page);
   // the engine's own: rows of a pass, logits, and a bit for each id that an answer has generated
   const size_t engine = size_t(cache.max_rows) * size_t(c.width) * sizeof(float) +
                         size_t(cache.max_logits) * size_t(c.vocab) * sizeof(float) +
                         size_t(cache.max_answers) * size_t(c.vocab) / 8;
-  const size_t fixed = sizes.bytes + engine + Llama::scratch_bytes(c, cache.max_rows, cache.max_logits);
+  // a device's ops bring a product's rows into a form of their own, of at most as many bytes
+  const size_t rows = size_t(cache.max_rows) * size_t(std::max(c.width, c.mlp)) * sizeof(float);
+  const size_t fixed = sizes.bytes + engine + rows + Llama::scratch_bytes(c, cache.max_rows, cache.max_logits);
 
-  const size_t reserve = std::min(kReserve, free / 8);
-  const size_t room = wishes.memory ? std::min<uint64_t>(wishes.memory, free) : free - reserve;
+  const size_t most = free - std::min(kReserve, free / 8);
+  const size_t room = wishes.memory ? std::min<uint64_t>(wishes.memory, most) : most;
   const auto needed = [&](int layers) {
     size_t bytes = layers > 0 ? fixed : 0;
     for (int i = c.depth - layers; i < c.depth; ++i) bytes += sizes.layers[size_t(i)] + kv;
@@ -127,20 +132,28 @@ Placement place(const ModelFiles& files, const Ops& device, const PlacementWishe
 
   Placement placement{wishes.device_layers.value_or(fit), false, wishes.images.value_or(kImagesOnCpu)};
   if (placement.device_layers > fit) {
-    fail(code::out_of_memory, "the language model's last ", placement.device_layers, " layers with a cache of ",
+    fail(code::out_of_memory, "the language model's last ", layers_of(placement.device_layers), " with a cache of ",
          cache.pages * kPagePositions, " positions need ", needed(placement.device_layers),
          " bytes of the GPU's memory, but ", room, " of ", free, " free bytes may be taken: ", fit, " of ", c.depth,
          " layers fit (gpuLayers), or a shorter context");
   }
+  const bool asked = wishes.device_layers || wishes.vision_on_device;
+  const VisionBytes vision = files.model ? vision_bytes(files, device) : VisionBytes{};
+  if (fit == 0 && !asked && (!files.model || vision.with(1) > room)) {
+    fail(code::out_of_memory, "nothing of the model fits on the GPU: its last layer with a cache of ",
+         cache.pages * kPagePositions, " positions needs ", needed(1), " bytes",
+         files.model ? ", the picture's side " + std::to_string(vision.with(1)) : "", "; ", room, " of ", free,
+         " free bytes may be taken. A shorter context needs less, and device \"cpu\" none");
+  }
   if (!files.model) return placement;
-  const VisionBytes vision = vision_bytes(files, device);
   const size_t left = room - needed(placement.device_layers);
   placement.vision_on_device = wishes.vision_on_device.value_or(vision.with(1) <= left);
   if (!placement.vision_on_device) return placement;
   if (vision.with(1) > left) {
     fail(code::out_of_memory, "the picture's side needs ", vision.with(1), " bytes of the GPU's memory beside ",
-         placement.device_layers, " layers of the language model, but ", left,
-         " are left: put fewer layers there (gpuLayers), or the picture's side on the CPU");
+         layers_of(placement.device_layers), " of the language model, but ", left,
+         " are left: ", placement.device_layers > 0 ? "put fewer layers there (gpuLayers), or " : "put ",
+         "the picture's side on the CPU");
   }
   placement.max_images = images_on_device(vision, left, wishes.images);
   return placement;

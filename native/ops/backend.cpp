@@ -23,13 +23,14 @@ std::optional<int> device_index(std::string_view device, std::string_view kind) 
   return index;
 }
 
-/// The first CUDA device if all that it needs is there, else the CPU.
+/// The first CUDA device if all that it needs is there and others have left it some memory, else the CPU.
 std::unique_ptr<Ops> make_best_ops(const CpuOptions& cpu) {
   if (has_plugin("cuda")) {
     try {
       return make_plugin_ops("cuda", 0);
     } catch (const Error& error) {
-      if (std::string_view(error.code()) != code::no_backend) throw;
+      const std::string_view what = error.code();
+      if (what != code::no_backend && what != code::out_of_memory) throw;
     }
   }
   return make_cpu_ops(cpu);

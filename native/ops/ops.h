@@ -82,6 +82,8 @@ class Ops {
   virtual std::vector<Holding> holdings() const = 0;
   /// Bytes that may still be allocated; the largest number there is where only trying tells (the CPU).
   virtual size_t room() const { return SIZE_MAX; }
+  /// What an allocation of so many bytes takes of room(): a device hands its memory out in units.
+  virtual size_t taken(size_t bytes) const { return bytes; }
 
   /// Runs `body`, which calls ops of this backend alone (no allocation, upload or download) and, for the same key, always
   /// the same ones with the same arguments: what differs from time to time lies in the backend's memory. A device records

@@ -34,6 +34,10 @@ size_t PluginOps::room() const {
   return guarded(table_, [&] { return ops_->room(); });
 }
 
+size_t PluginOps::taken(size_t bytes) const {
+  return guarded(table_, [&] { return ops_->taken(bytes); });
+}
+
 size_t PluginOps::matrix_bytes(Type type, int64_t rows, int64_t cols) const {
   return guarded(table_, [&] { return ops_->matrix_bytes(type, rows, cols); });
 }

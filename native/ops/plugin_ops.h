@@ -22,6 +22,7 @@ class PluginOps final : public Ops {
   void copy(void* to, const void* from, size_t bytes) override;
   std::vector<Holding> holdings() const override;
   size_t room() const override;
+  size_t taken(size_t bytes) const override;
   void replay(uint64_t key, const std::function<void()>& body) override;
 
   std::unique_ptr<Matrix> matrix(const MatrixView& view, const char* owner) override;

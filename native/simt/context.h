@@ -47,6 +47,7 @@ struct LaunchInfo {
   size_t shared_bytes = 0;  // dynamic
   Site site;                // of the launch
   const void* function = nullptr;
+  bool overlapping = false;  // may begin before the launch before it has ended
 };
 
 struct BlockInfo {
@@ -76,6 +77,7 @@ struct Context {
   uint32_t copy_group = 0;          // cp_commit calls so far
   Site waits;                       // of the collective or barrier it stands at
   const char* waits_for = nullptr;  // "__syncthreads" and so on; null while it runs or can run
+  bool waited = false;              // for the launch before this one
   uint64_t checker = 0;             // 0 at the block's begin
 };
 

@@ -56,6 +56,11 @@ void check_slack(const DeviceAllocation& allocation) {
 
 }  // namespace
 
+size_t device_memory_taken(size_t bytes) {
+  constexpr size_t unit = size_t(2) << 20;
+  return bytes < unit / 2 ? bytes : (bytes + unit - 1) / unit * unit;
+}
+
 DeviceAllocation* allocate_device_memory(int device, size_t bytes) {
   Registry& all = registry();
   void* mapped =
@@ -70,7 +75,7 @@ DeviceAllocation* allocate_device_memory(int device, size_t bytes) {
   {
     const std::lock_guard held(all.lock);
     allocation->number = ++all.count;
-    all.used[device] += bytes;
+    all.used[device] += device_memory_taken(bytes);
     all.allocations.emplace(allocation->begin, std::move(made));
   }
   ++all.changes;
@@ -87,7 +92,7 @@ bool free_device_memory(void* begin) {
     if (found == all.allocations.end()) return false;
     freed = std::move(found->second);
     all.allocations.erase(found);
-    all.used[freed->device] -= freed->bytes;
+    all.used[freed->device] -= device_memory_taken(freed->bytes);
   }
   ++all.changes;
   if (events.on_device_free) events.on_device_free(*freed);

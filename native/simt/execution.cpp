@@ -10,6 +10,7 @@
 #include <sstream>
 #include <string>
 
+#include "simt/faults.h"
 #include "simt/gpu_simt.h"
 
 namespace minigpt4::simt {
@@ -45,6 +46,8 @@ dim3 grid_dimensions_elsewhere() { return current->block->launch->grid; }
 
 void preemption_point() { execution().preempt(); }
 void abandon_launch() { execution().abandon(); }
+void previous_waited_for() { current->waited = true; }
+bool device_overlaps() { return device_shape().major >= 9; }
 
 bool Execution::run(const LaunchInfo& launch, const KernelCall& call, size_t shared_limit) {
   launch_ = &launch;
@@ -131,6 +134,7 @@ void Execution::begin_thread(Thread& thread, Stack* stack) {
   context.waits_for = nullptr;
   context.copies.clear();
   context.copy_group = 0;
+  context.waited = false;
   context.checker = 0;
   context.stack_begin = stack->begin;
   context.stack_end = stack->top;
@@ -180,6 +184,12 @@ void Execution::thread_ends() {
           << " of warp " << me.warp << ", which ended; " << standing();
     report(FindingKind::collective, group.site.file, group.site.line, words.str());
     abandon();
+  }
+  if (launch_->overlapping && !me.waited) {
+    const OwnCode own;
+    report(FindingKind::overlap, launch_->site.file, launch_->site.line,
+           "launched here to overlap, and the thread never waited for the launch before: wait_for_previous() has to be "
+           "the first that every thread does");
   }
   warp.exited |= bit;
   ++ended_;

@@ -39,6 +39,10 @@ void copy_issue(void* shared, const void* global, bool valid, const char* file, 
 void copy_commit();
 void copy_wait(unsigned unfinished);
 
+// Launches that overlap (execution.cpp).
+void previous_waited_for();
+bool device_overlaps();
+
 // Matrix units (matrix_units.cpp).
 enum class Matrix { f16_k16, bf16_k16, s8_k32, s8_k16 };
 void matrix_multiply(Matrix kind, void* c, const uint32_t* a, const uint32_t* b, const char* file, int line);
@@ -61,7 +65,7 @@ struct KernelCall {
   size_t argument_bytes;
 };
 cudaError_t launch_kernel(const KernelCall& call, const dim3& grid, const dim3& block, size_t shared,
-                          cudaStream_t stream, const char* file, int line);
+                          cudaStream_t stream, bool overlapping, const char* file, int line);
 
 }  // namespace minigpt4::simt
 
@@ -112,7 +116,11 @@ inline uint32_t pack_bf16(float low, float high) {
 
 // ---- memory
 
-/// Loads 4, 8, 16 bytes, aligned so, of memory that nobody writes during the launch.
+/// Loads 4, 8, 16 bytes, aligned so.
+__forceinline__ uint32_t load32(const void* p, SIMT_SITE) { return simt::load_aligned<uint32_t>(p, file, line); }
+__forceinline__ uint2 load64(const void* p, SIMT_SITE) { return simt::load_aligned<uint2>(p, file, line); }
+__forceinline__ uint4 load128(const void* p, SIMT_SITE) { return simt::load_aligned<uint4>(p, file, line); }
+/// The same of memory that nobody writes during the launch.
 __forceinline__ uint32_t ldg32(const void* p, SIMT_SITE) { return simt::load_aligned<uint32_t>(p, file, line); }
 __forceinline__ uint2 ldg64(const void* p, SIMT_SITE) { return simt::load_aligned<uint2>(p, file, line); }
 __forceinline__ uint4 ldg128(const void* p, SIMT_SITE) { return simt::load_aligned<uint4>(p, file, line); }
@@ -147,6 +155,11 @@ class DynamicShared {
   unsigned used_ = 0;
 };
 
+// ---- launches that overlap. Here they run one after the other all the same; what a kernel does too early is found.
+
+inline void wait_for_previous() { simt::previous_waited_for(); }
+inline bool can_wait_for_previous() { return simt::device_overlaps(); }
+
 // ---- matrix units. Lane = 4g + q throughout; the fragments are described in gpu_nvcc.h.
 
 inline void ldmatrix_x4(uint32_t (&r)[4], const void* row, SIMT_SITE) { simt::matrix_load(r, row, false, file, line); }
@@ -180,6 +193,7 @@ struct Launch {
   dim3 grid, block;
   size_t shared = 0;  // bytes of dynamic shared memory
   cudaStream_t stream = nullptr;
+  bool overlapping = false;  // may begin before the one before has ended; for kernels that wait_for_previous() alone
   // filled in by the compiler: where the launch stands
   const char* file = __builtin_FILE();
   int line = __builtin_LINE();
@@ -202,7 +216,7 @@ cudaError_t launch(void (*kernel)(Parameters...), const Launch& how, Arguments&&
     std::apply(reinterpret_cast<void (*)(Parameters...)>(const_cast<void*>(function)), *static_cast<Packed*>(bytes));
   };
   return simt::launch_kernel({reinterpret_cast<const void*>(kernel), invoke, &packed, sizeof(Packed)}, how.grid,
-                             how.block, how.shared, how.stream, how.file, how.line);
+                             how.block, how.shared, how.stream, how.overlapping, how.file, how.line);
 }
 
 }  // namespace minigpt4::gpu

@@ -28,6 +28,10 @@ class Inside {
 
 void note_access(const Context& thread, shadow::Space space, const void* address, size_t bytes, uint8_t kind,
                  uint32_t site) {
+  if (space == shadow::Space::global && thread.block->launch->overlapping && !thread.waited) {
+    note_finding(FindingKind::overlap, thread, site,
+                 "launched to overlap, and the thread touched global memory before it waited for the launch before");
+  }
   if (traffic::counting()) traffic::access(thread, space, address, uint32_t(bytes), kind, site);
   shadow::access(thread, space, address, bytes, kind, site);
 }

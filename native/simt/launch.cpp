@@ -36,8 +36,8 @@ Kernel& kernel_at(const void* function) {
   return at->second;
 }
 
-cudaError_t run_kernel(const KernelCall& call, const dim3& grid, const dim3& block, size_t shared, const char* file,
-                       int line) {
+cudaError_t run_kernel(const KernelCall& call, const dim3& grid, const dim3& block, size_t shared, bool overlapping,
+                       const char* file, int line) {
   static std::atomic<uint64_t> launches{0};
   if (const cudaError_t error = next_call(Call::launch); error != cudaSuccess) return error;
   const std::lock_guard held(device_lock());
@@ -45,7 +45,7 @@ cudaError_t run_kernel(const KernelCall& call, const dim3& grid, const dim3& blo
   if (shared > kernel.shared_allowed) return cudaErrorInvalidValue;  // taken away since the launch was recorded
   const std::string name =
       kernel.name.empty() ? std::string("launched at ") + file + ":" + std::to_string(line) : kernel.name;
-  const LaunchInfo launch{++launches, name.c_str(), grid, block, shared, {file, line}, call.kernel};
+  const LaunchInfo launch{++launches, name.c_str(), grid, block, shared, {file, line}, call.kernel, overlapping};
   LaunchFindings here;
   // static and dynamic together; the device has more only for kernels that ask for it
   execution().run(launch, call, kernel.shared_allowed > shared_unasked ? device_shape().shared : shared_unasked);
@@ -57,9 +57,11 @@ cudaError_t run_kernel(const KernelCall& call, const dim3& grid, const dim3& blo
 }  // namespace
 
 cudaError_t launch_kernel(const KernelCall& call, const dim3& grid, const dim3& block, size_t shared,
-                          cudaStream_t stream, const char* file, int line) {
+                          cudaStream_t stream, bool overlapping, const char* file, int line) {
   if (const cudaError_t error = device_error(); error != cudaSuccess) return remember(error);
   if (const cudaError_t error = device_shape().image; error != cudaSuccess) return remember(error);
+  // what an older device makes of the attribute is written nowhere: none is to be asked
+  if (overlapping && !device_overlaps()) return remember(cudaErrorNotSupported);
   const uint64_t threads = uint64_t(block.x) * block.y * block.z;
   if (threads == 0 || threads > block_threads_limit || block.z > 64 || grid.x == 0 || grid.y == 0 || grid.z == 0 ||
       grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) {
@@ -79,10 +81,10 @@ cudaError_t launch_kernel(const KernelCall& call, const dim3& grid, const dim3& 
   // the caller's arguments are gone when a queue or a graph comes to it
   const auto* first = static_cast<const std::byte*>(call.arguments);
   const std::vector<std::byte> arguments(first, first + call.argument_bytes);
-  return remember(submit(stream, [call, arguments, grid, block, shared, file, line] {
+  return remember(submit(stream, [call, arguments, grid, block, shared, overlapping, file, line] {
     KernelCall copied = call;
     copied.arguments = arguments.data();
-    return run_kernel(copied, grid, block, shared, file, line);
+    return run_kernel(copied, grid, block, shared, overlapping, file, line);
   }));
 }
 

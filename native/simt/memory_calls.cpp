@@ -108,7 +108,7 @@ cudaError_t cudaMalloc(void** memory, size_t bytes) {
   *memory = nullptr;
   if (bytes == 0) return cudaSuccess;
   const size_t total = device_shape().memory, used = device_memory_used(current_device());
-  if (used > total || bytes > total - used) return remember(cudaErrorMemoryAllocation);
+  if (used > total || device_memory_taken(bytes) > total - used) return remember(cudaErrorMemoryAllocation);
   DeviceAllocation* allocation = allocate_device_memory(current_device(), bytes);
   if (!allocation) return remember(cudaErrorMemoryAllocation);
   *memory = allocation->begin;

@@ -41,7 +41,7 @@ LaunchFindings::~LaunchFindings() { of_launch = outer_; }
 const char* name(FindingKind kind) {
   static const char* const names[] = {"barrier",   "collective", "shuffle",       "deadlock", "shared_memory",
                                       "copy",      "misaligned", "out_of_bounds", "race",     "uninitialised",
-                                      "in_flight", "exception",  "host"};
+                                      "in_flight", "exception",  "overlap",       "host"};
   return names[int(kind)];
 }
 

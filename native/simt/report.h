@@ -20,6 +20,7 @@ enum class FindingKind {
   uninitialised,
   in_flight,  // an access to what a cp.async is about to write
   exception,  // C++ code threw inside a kernel
+  overlap,    // a launch that overlaps, by a kernel that does not wait for the one before, or not soon enough
   host,       // the host's side: a use of the runtime that a device would not survive
 };
 const char* name(FindingKind kind);

@@ -333,3 +333,15 @@ TEST("cuda: a card that is lost fails every call from then on, and what is loade
 }
 
 #endif
+
+TEST("cuda: an allocation takes of the device's memory what taken() says") {
+  Ops& ops = device();
+  for (const size_t bytes : {size_t(3'000'000), size_t(1) << 20, (size_t(4) << 20) + 1}) {
+    const size_t before = ops.room();
+    void* const memory = ops.allocate(bytes, "test");
+    CHECK_EQUAL(before - ops.room(), ops.taken(bytes));
+    ops.release(memory);
+    CHECK_EQUAL(ops.room(), before);
+  }
+  CHECK(ops.taken(1000) < 4096);  // many of these share a unit
+}

@@ -334,3 +334,21 @@ TEST("simt hooks: neighbours that write single bytes of one word do not conflict
     CHECK_EQUAL(findings.size(), size_t(0));
   }
 }
+TEST("simt hooks: global memory touched before a launch that overlaps has waited") {
+  const auto body = [](void (*kernel)(int*, const int*), bool overlapping) {
+    return [=] {
+      const Device<int> x(std::vector<int>(32)), y(std::vector<int>(32));
+      (void)gpu::launch(kernel, {.grid = 1, .block = 32, .overlapping = overlapping}, y, x);
+    };
+  };
+  const std::pair<const char*, void (*)(int*, const int*)> kernels[] = {
+      {"early_read", touches_early<Early::read>},     {"early_ldg", touches_early<Early::ldg>},
+      {"early_copy", touches_early<Early::copy>},     {"early_write", touches_early<Early::write>},
+      {"early_atomic", touches_early<Early::atomic>},
+  };
+  for (const auto& [defect, kernel] : kernels) {
+    check_planted(FindingKind::overlap, "wrong.cu", defect, false, "before it waited", body(kernel, true));
+    CHECK_EQUAL(findings_of(body(kernel, false)).size(), size_t(0));
+  }
+  CHECK_EQUAL(findings_of(body(touches_early<Early::nothing>, true)).size(), size_t(0));
+}

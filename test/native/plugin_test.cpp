@@ -166,6 +166,30 @@ TEST("plug-in: a name that is none, and files that are none") {
              [] { CHECK_ERROR(code::no_backend, "is no plug-in of this program", backend("simt")); });
 }
 
+TEST("plug-in: one that is cut off is refused, and auto takes the CPU") {
+  if (!kSimtFolder) throw check::Skip{"this build has no emulated device"};
+  const check::TemporaryFolder folder;
+  const std::filesystem::path whole = std::filesystem::path(kSimtFolder) / "libminigpt4_simt.so";
+  const std::filesystem::path cut = folder.path("libminigpt4_cuda.so");
+  std::filesystem::copy_file(whole, cut);
+  std::filesystem::resize_file(cut, std::filesystem::file_size(whole) / 3);
+  in_process(folder.path("").c_str(), "", [] {
+    CHECK_ERROR(code::no_backend, "cut off", backend("cuda"));
+    CHECK_EQUAL(backend("auto")->describe().substr(0, 4), "cpu ");
+  });
+}
+
+TEST("plug-in: auto takes the CPU where others hold all memory of the card") {
+  if (!kSimtFolder) throw check::Skip{"this build has no emulated device"};
+  const check::TemporaryFolder folder;
+  std::filesystem::copy_file(std::filesystem::path(kSimtFolder) / "libminigpt4_simt.so",
+                             folder.path("libminigpt4_cuda.so"));
+  in_process(folder.path("").c_str(), "memory=1", [] {
+    CHECK_ERROR(code::out_of_memory, "device check", backend("cuda"));
+    CHECK_EQUAL(backend("auto")->describe().substr(0, 4), "cpu ");
+  });
+}
+
 TEST("plug-in: one that was built from other headers is refused") {
   if (!kSimtFolder) throw check::Skip{"this build has no emulated device"};
   const check::TemporaryFolder folder;

@@ -44,7 +44,7 @@ void CudaOps::attend_paged(float* y, const float* q, const KvPages& cache, const
   if (cache.type != Type::F16) {
     const WidePagedLaunch launch = attend_pages_f32(D);
     const int tiles = most_tiles(a.group, batch.rows, batch.sequences, launch.vectors);
-    run("attend_paged", launch.kernel, dim3(unsigned(tiles), heads), dim3(128), launch.shared, a);
+    run_overlapping("attend_paged", launch.kernel, dim3(unsigned(tiles), heads), dim3(128), launch.shared, a);
     return;
   }
 
@@ -71,13 +71,13 @@ void CudaOps::attend_paged(float* y, const float* q, const KvPages& cache, const
                                  batch.sequences * ((a.few + kQueryRows - 1) / kQueryRows));
   const int64_t in_a_row = (kFewBlocks * multiprocessors_ - 1) / (int64_t(few_tiles) * heads) + 1;
   const unsigned at_once = unsigned(std::min<int64_t>(a.pieces, in_a_row));
-  run("attend_paged", few.kernel, dim3(unsigned(few_tiles), heads, at_once), dim3(128), few.shared, a);
+  run_overlapping("attend_paged", few.kernel, dim3(unsigned(few_tiles), heads, at_once), dim3(128), few.shared, a);
   if (int64_t(batch.rows) * a.group > a.few) {
     const int tiles = most_tiles(a.group, batch.rows, batch.sequences, kManyVectors);
-    run("attend_paged", many.kernel, dim3(unsigned(tiles), heads), dim3(128), many.shared, a);
+    run_overlapping("attend_paged", many.kernel, dim3(unsigned(tiles), heads), dim3(128), many.shared, a);
   }
   if (a.pieces > 1) {
-    run("attend_paged", attend_join(), dim3(unsigned(batch.rows), unsigned((H + 3) / 4)), dim3(128), 0, a);
+    run_overlapping("attend_paged", attend_join(), dim3(unsigned(batch.rows), unsigned((H + 3) / 4)), dim3(128), 0, a);
   }
 }
 

@@ -72,6 +72,7 @@ __device__ inline float4 multiply_add(float x, const float4& y, const float4& su
 /// kRows: vectors of a thread.
 template <int kRows>
 __global__ void __launch_bounds__(kThreads) attend_f32_kernel(PagedAttention a) {
+  gpu::wait_for_previous();
   constexpr int kVectors = kDown * kRows;
   const RaggedTile at =
       find_tile(a.batch.sequences, int(blockIdx.x), [&](int b) { return (a.vectors(b) + kVectors - 1) / kVectors; });

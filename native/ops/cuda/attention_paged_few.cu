@@ -32,6 +32,7 @@ size_t shared_of(int D) {
 /// kWidth: the head's width, 0 for one known at run time.
 template <int kWidth>
 __global__ void __launch_bounds__(kThreads, 3) attend_few_kernel(PagedAttention a) {
+  gpu::wait_for_previous();
   constexpr int kKept = steps_kept(kWidth);
   // pairs of 8 columns that a warp computes: warp, warp + 4, …
   constexpr int kPairs = (chunks_of(slice_width(kWidth ? kWidth : kWidestSlice)) + 2 * kWarps - 1) / (2 * kWarps);
@@ -163,6 +164,7 @@ __global__ void __launch_bounds__(kThreads, 3) attend_few_kernel(PagedAttention 
 
 /// Joins the pieces of few's vectors that have several: a warp a vector, four columns a lane.
 __global__ void __launch_bounds__(128) attend_join_kernel(PagedAttention a) {
+  gpu::wait_for_previous();
   const int D = a.cache.head_dim, row = int(blockIdx.x), head = int(blockIdx.y * 4 + threadIdx.x / 32);
   const RaggedTile at = find_tile(a.batch.sequences, row, [&](int b) { return rows_of(a.batch.offsets, b); });
   if (head >= a.H || at.sequence < 0 || a.vectors(at.sequence) > a.few) return;

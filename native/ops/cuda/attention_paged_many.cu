@@ -24,6 +24,7 @@ size_t shared_of(int D) {
 /// kWidth: the head's width, 0 for one known at run time.
 template <int kWidth>
 __global__ void __launch_bounds__(kThreads) attend_many_kernel(PagedAttention a) {
+  gpu::wait_for_previous();
   constexpr int kKept = steps_kept(kWidth), kTiles = chunks_of(slice_width(kWidth ? kWidth : kWidestSlice));
   const int D = kWidth ? kWidth : a.cache.head_dim;
   const RaggedTile at = find_tile(a.batch.sequences, int(blockIdx.x), [&](int b) {

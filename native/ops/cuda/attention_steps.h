@@ -40,7 +40,7 @@ struct LaneRows {
 
 /// Four floats from p on; with `whole` in one load, else one by one and zero from `left` on.
 __device__ inline float4 load_four(const float* p, int left, bool whole) {
-  if (whole && left >= 4) return __ldg(reinterpret_cast<const float4*>(p));
+  if (whole && left >= 4) return *reinterpret_cast<const float4*>(p);
   return make_float4(left > 0 ? p[0] : 0, left > 1 ? p[1] : 0, left > 2 ? p[2] : 0, left > 3 ? p[3] : 0);
 }
 

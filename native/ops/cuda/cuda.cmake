@@ -58,14 +58,15 @@ function(minigpt4_gpu_tests target)
   set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR})
 endfunction()
 
+# kept, so that a later configuration that says nothing means the same
+set(MINIGPT4_CUDA_default auto)
+set(MINIGPT4_CUDA_ARCHITECTURES_default "")
 foreach(variable MINIGPT4_CUDA MINIGPT4_CUDA_ARCHITECTURES)
-  if(NOT DEFINED ${variable} AND DEFINED ENV{${variable}})
-    set(${variable} "$ENV{${variable}}")
+  if(DEFINED ENV{${variable}})
+    set(${variable}_default "$ENV{${variable}}")
   endif()
+  set(${variable} "${${variable}_default}" CACHE STRING "see native/ops/cuda/cuda.cmake")
 endforeach()
-if(NOT DEFINED MINIGPT4_CUDA)
-  set(MINIGPT4_CUDA auto)
-endif()
 string(TOLOWER "${MINIGPT4_CUDA}" wanted)
 if(NOT wanted MATCHES "^(auto|on|off)$")
   message(FATAL_ERROR "minigpt4: MINIGPT4_CUDA is auto, on or off, found ${MINIGPT4_CUDA}")
@@ -169,6 +170,11 @@ elseif(wanted STREQUAL "off")
   message(STATUS "CUDA: left out (MINIGPT4_CUDA=off)")
 else()
   message(STATUS "CUDA: no nvcc that works was found (device \"cuda\" needs one)")
+endif()
+
+if(NOT compiler AND TARGET minigpt4 AND NOT MINIGPT4_KIT)
+  # of an earlier build: it would be found, and refused or, worse, used
+  file(REMOVE ${CMAKE_SOURCE_DIR}/build/${CMAKE_BUILD_TYPE}/libminigpt4_cuda.so)
 endif()
 
 if(EXISTS ${CMAKE_SOURCE_DIR}/native/simt)  # a package leaves it out

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 
 #include "core/error.h"
 #include "core/thread_pool.h"
@@ -15,8 +16,29 @@ namespace minigpt4::cuda {
 namespace {
 
 constexpr uint32_t kProbe = 0x6d676834;
-/// One block of one thread shows that this build has kernels for the device, and that they run.
-__global__ void __launch_bounds__(1) probe(uint32_t* to) { *to = kProbe; }
+/// One block of one thread shows that this build has kernels for the device, that they run, and whether they wait for the
+/// launch before where they are to: the code that runs decides, not the device.
+__global__ void __launch_bounds__(1) probe(uint32_t* to) {
+  to[0] = kProbe;
+  to[1] = gpu::can_wait_for_previous();
+}
+
+/// Launches that overlap are recorded as such since CUDA 12.3.
+bool records_overlap() {
+  constexpr int needed = 12030;
+  int runtime = 0, driver = 0;
+  check(cudaRuntimeGetVersion(&runtime), "asking for the runtime's version");
+  check(cudaDriverGetVersion(&driver), "asking for the driver's version");
+  return std::min(runtime, driver) >= needed;
+}
+
+/// Off: to measure what it brings, and to see whether it is what went wrong.
+bool overlap_wanted() {
+  const char* word = std::getenv("MINIGPT4_CUDA_OVERLAP");
+  const std::string wanted = word && *word ? word : "on";
+  if (wanted == "on" || wanted == "off") return wanted == "on";
+  fail(code::argument, "MINIGPT4_CUDA_OVERLAP is on or off, found \"", wanted, "\"");
+}
 
 /// "80.0 GB", of 10^9 bytes.
 std::string gigabytes(size_t bytes) {
@@ -55,7 +77,8 @@ CudaOps::CudaOps(int index) : index_(index) {
   check(cudaStreamCreateWithFlags(&stream_.handle, cudaStreamNonBlocking), "making a stream");
   staging_ = std::make_unique<Staging>(stream_);
 
-  const std::shared_ptr<void> word(memory_->take(sizeof kProbe, "device check"), [&](void* p) { memory_->give(p); });
+  const std::shared_ptr<void> word(memory_->take(2 * sizeof kProbe, "device check"),
+                                   [&](void* p) { memory_->give(p); });
   const cudaError_t status =
       gpu::launch(probe, gpu::Launch{dim3(1), dim3(1), 0, stream_.handle}, static_cast<uint32_t*>(word.get()));
   if (status == cudaErrorUnsupportedPtxVersion) {
@@ -72,9 +95,12 @@ CudaOps::CudaOps(int index) : index_(index) {
          about.major < 8 ? ": 8.0 is the oldest that there are any for" : "; a build on this machine would have them");
   }
   check(status, "a first launch");
-  uint32_t found = 0;
-  download(&found, word.get(), sizeof found);
-  if (found != kProbe) fail(code::cuda, "device number ", index, " (", about.name, ") ran a kernel that wrote nothing");
+  uint32_t found[2] = {};
+  download(found, word.get(), sizeof found);
+  if (found[0] != kProbe)
+    fail(code::cuda, "device number ", index, " (", about.name, ") ran a kernel that wrote nothing");
+  // false: every launch begins when the one before has ended
+  overlaps_ = overlap_wanted() && found[1] != 0 && records_overlap();
 }
 
 CudaOps::~CudaOps() {
@@ -131,6 +157,12 @@ size_t CudaOps::room() const {
   size_t free = 0, total = 0;
   check(cudaMemGetInfo(&free, &total), "asking for the device's free memory");
   return free;
+}
+
+size_t CudaOps::taken(size_t bytes) const {
+  // the driver maps pages of 2 MiB; pieces of less than half of one share them
+  constexpr size_t unit = size_t(2) << 20;
+  return bytes < unit / 2 ? bytes : (bytes + unit - 1) / unit * unit;
 }
 
 void* CudaOps::scratch(Scratch kind, size_t bytes) {

@@ -47,6 +47,7 @@ class CudaOps final : public Ops {
   void copy(void* to, const void* from, size_t bytes) override;
   std::vector<Holding> holdings() const override;
   size_t room() const override;
+  size_t taken(size_t bytes) const override;
   void replay(uint64_t key, const std::function<void()>& body) override;
 
   std::unique_ptr<Matrix> matrix(const MatrixView& view, const char* owner) override;
@@ -107,9 +108,20 @@ class CudaOps final : public Ops {
   template <class... Parameters, class... Arguments>
   void run(const char* doing, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared,
            Arguments&&... arguments) {
-    if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+    start(doing, kernel, gpu::Launch{grid, block, shared, stream_}, std::forward<Arguments>(arguments)...);
+  }
+  /// The same for kernels whose first act is gpu::wait_for_previous(): where the device can, the launch's way to it passes
+  /// while the one before ends. For the many short launches of a decoding step.
+  template <class... Parameters, class... Arguments>
+  void run_overlapping(const char* doing, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared,
+                       Arguments&&... arguments) {
+    start(doing, kernel, gpu::Launch{grid, block, shared, stream_, overlaps_}, std::forward<Arguments>(arguments)...);
+  }
+  template <class... Parameters, class... Arguments>
+  void start(const char* doing, void (*kernel)(Parameters...), const gpu::Launch& how, Arguments&&... arguments) {
+    if (how.grid.x == 0 || how.grid.y == 0 || how.grid.z == 0) return;
     choose();
-    check(gpu::launch(kernel, gpu::Launch{grid, block, shared, stream_}, std::forward<Arguments>(arguments)...), doing);
+    check(gpu::launch(kernel, how, std::forward<Arguments>(arguments)...), doing);
   }
 
   // products.cu: the rows in the form that weights of a type read, in the workspace
@@ -133,6 +145,7 @@ class CudaOps final : public Ops {
 
   int index_;
   int multiprocessors_ = 1;
+  bool overlaps_ = false;  // a launch may begin while the one before ends
   std::string name_;
   std::shared_ptr<DeviceMemory> memory_;
   struct Stream {

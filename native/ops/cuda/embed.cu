@@ -24,6 +24,7 @@ __device__ inline void store_four(float* y, const EmbedRows& e, int col, const f
 
 template <Type type>
 __global__ void __launch_bounds__(kThreads) embed_quantized(const EmbedRows e) {
+  gpu::wait_for_previous();
   constexpr QuantizedLayout layout = quantized_layout<type>();
   const int part = int(blockIdx.y) * kThreads + int(threadIdx.x), t = part / 4, q = part % 4;
   if (t * kTileCols >= e.cols) return;
@@ -50,6 +51,7 @@ __global__ void __launch_bounds__(kThreads) embed_quantized(const EmbedRows e) {
 
 template <Type type>
 __global__ void __launch_bounds__(kThreads) embed_half(const EmbedRows e) {
+  gpu::wait_for_previous();
   const int part = int(blockIdx.y) * kThreads + int(threadIdx.x), t = part / 4, q = part % 4;
   if (t * kHalfTileCols >= e.cols) return;
   const int id = e.ids[blockIdx.x], h = id % 16 / 8, lane = id % 8 * 4 + q;
@@ -71,6 +73,7 @@ __global__ void __launch_bounds__(kThreads) embed_half(const EmbedRows e) {
 }
 
 __global__ void __launch_bounds__(kThreads) embed_f32(const EmbedRows e) {
+  gpu::wait_for_previous();
   const int col = int(blockIdx.y) * kThreads + int(threadIdx.x);
   if (col >= e.cols) return;
   const float* row = reinterpret_cast<const float*>(e.w) + int64_t(e.ids[blockIdx.x]) * e.cols;
@@ -91,7 +94,8 @@ void CudaOps::embed(float* y, const Matrix& w, const int32_t* ids, int T) {
     kernel = for_quantized(w.type, [](auto tag) -> void (*)(EmbedRows) { return embed_quantized<tag()>; });
     threads = 4 * ((w.cols + kTileCols - 1) / kTileCols);
   }
-  run("embed", kernel, dim3(unsigned(T), unsigned((threads + kThreads - 1) / kThreads)), dim3(kThreads), 0, rows);
+  run_overlapping("embed", kernel, dim3(unsigned(T), unsigned((threads + kThreads - 1) / kThreads)), dim3(kThreads), 0,
+                  rows);
 }
 
 }  // namespace minigpt4::cuda

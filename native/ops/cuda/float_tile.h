@@ -160,7 +160,7 @@ __global__ void __launch_bounds__(kFloatThreads, 3) float_product(const FloatPro
     const float* const a = left_tiles[buffer] + m0;
     const float* const b = right_tiles[buffer] + n0;
     if (k0 + kFloatK <= p.k) {
-#pragma unroll
+#pragma unroll 2  // whole, it spills for 12.0
       for (int i = 0; i < kFloatK; ++i) add(a + i * Left::stride, b + i * Right::stride);
     } else {  // no links of zeros: they would turn a sum of -0 into 0
       for (int i = 0; i < p.k - k0; ++i) add(a + i * Left::stride, b + i * Right::stride);

@@ -36,7 +36,12 @@ __device__ inline uint32_t pack_bf16(float low, float high) {
 
 // ---- memory
 
-/// Loads 4, 8, 16 bytes, aligned so, of memory that nobody writes during the launch (ld.global.nc).
+/// Loads 4, 8, 16 bytes, aligned so.
+__device__ inline uint32_t load32(const void* p) { return *static_cast<const uint32_t*>(p); }
+__device__ inline uint2 load64(const void* p) { return *static_cast<const uint2*>(p); }
+__device__ inline uint4 load128(const void* p) { return *static_cast<const uint4*>(p); }
+/// The same of memory that nobody writes during the launch (ld.global.nc). What a launch that overlaps waits for is written
+/// during it, and the compiler may move these loads before the wait: there for weights alone.
 __device__ inline uint32_t ldg32(const void* p) { return __ldg(static_cast<const uint32_t*>(p)); }
 __device__ inline uint2 ldg64(const void* p) { return __ldg(static_cast<const uint2*>(p)); }
 __device__ inline uint4 ldg128(const void* p) { return __ldg(static_cast<const uint4*>(p)); }
@@ -79,6 +84,26 @@ class DynamicShared {
  private:
   unsigned used_ = 0;
 };
+
+// ---- launches that overlap
+
+/// The first words of a kernel that is launched to overlap (Launch::overlapping): every thread waits until the launch before
+/// it in the stream has ended and all that it wrote can be read (griddepcontrol.wait). Nothing where the launch does not
+/// overlap. No thread touches global memory before it, nor ends without it: a launch then ends after all that came before.
+__device__ inline void wait_for_previous() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+/// Whether wait_for_previous() waits in the code that runs. Not the same as the device's capability: a new device also runs
+/// what was compiled for an old one, and there no kernel would wait.
+__device__ inline bool can_wait_for_previous() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  return true;
+#else
+  return false;
+#endif
+}
 
 // ---- matrix units. Lane = 4g + q throughout.
 
@@ -146,6 +171,7 @@ struct Launch {
   dim3 grid, block;
   size_t shared = 0;  // bytes of dynamic shared memory
   cudaStream_t stream = nullptr;
+  bool overlapping = false;  // may begin before the one before has ended; for kernels that wait_for_previous() alone
 };
 
 inline cudaError_t allow_shared(const void* kernel, size_t bytes);  // shared_allowance.h
@@ -161,6 +187,13 @@ cudaError_t launch(void (*kernel)(Parameters...), const Launch& how, Arguments&&
   config.blockDim = how.block;
   config.dynamicSmemBytes = how.shared;
   config.stream = how.stream;
+  cudaLaunchAttribute overlap = {};
+  if (how.overlapping) {
+    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    overlap.val.programmaticStreamSerializationAllowed = 1;
+    config.attrs = &overlap;
+    config.numAttrs = 1;
+  }
   return cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
 }
 

@@ -27,6 +27,7 @@ struct Turn {
 template <class Value, bool turns>
 __global__ void __launch_bounds__(kColumns)
     kv_write_kernel(KvPages cache, float* k, const float* v, Turn turn, RaggedBatch batch) {
+  gpu::wait_for_previous();
   constexpr int kChunk = 16 / int(sizeof(Value));   // values in 16 bytes
   constexpr int kChunks = kPagePositions / kChunk;  // of a column's keys
   GPU_SHARED(uint4, turned, [kColumns * kChunks]);
@@ -165,8 +166,8 @@ unsigned column_blocks(int columns) { return unsigned((columns + kColumns - 1) /
 void CudaOps::kv_write(const KvPages& cache, const float* k, const float* v, const RaggedBatch& batch) {
   const auto kernel = cache.type == Type::F16 ? kv_write_kernel<gpu::f16, false> : kv_write_kernel<float, false>;
   // k is only read where nothing is turned
-  run("kv_write", kernel, dim3(pages_touched(batch), column_blocks(cache.kv_heads * cache.head_dim)), dim3(kColumns), 0,
-      cache, const_cast<float*>(k), v, Turn{}, batch);
+  run_overlapping("kv_write", kernel, dim3(pages_touched(batch), column_blocks(cache.kv_heads * cache.head_dim)),
+                  dim3(kColumns), 0, cache, const_cast<float*>(k), v, Turn{}, batch);
 }
 
 void CudaOps::rope_kv_write(const KvPages& cache, float* q, float* k, const float* v, const float* table, int H,
@@ -179,8 +180,8 @@ void CudaOps::rope_kv_write(const KvPages& cache, float* q, float* k, const floa
   }
   const auto kernel = cache.type == Type::F16 ? kv_write_kernel<gpu::f16, true> : kv_write_kernel<float, true>;
   const dim3 grid(pages_touched(batch), column_blocks(cache.kv_heads * cache.head_dim) + column_blocks(H * half));
-  run("rope_kv_write", kernel, grid, dim3(kColumns), 0, cache, k, v,
-      Turn{q, reinterpret_cast<const float2*>(table), H, half}, batch);
+  run_overlapping("rope_kv_write", kernel, grid, dim3(kColumns), 0, cache, k, v,
+                  Turn{q, reinterpret_cast<const float2*>(table), H, half}, batch);
 }
 
 void CudaOps::kv_copy_page(const KvPages& cache, int to, int from) {

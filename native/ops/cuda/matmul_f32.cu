@@ -13,6 +13,7 @@ constexpr int kMostFewRows = 32;
 /// card work. 128 columns at a time lie in shared memory, doubly buffered, the next ones under way in registers (12 KB a
 /// block); rows of 132 floats keep the 16-byte loads of eight outputs free of bank conflicts.
 __global__ void __launch_bounds__(kThreads, 4) matmul_f32_few(const FloatProduct p) {
+  gpu::wait_for_previous();
   static_assert(kThreads == kStep);
   GPU_SHARED(float, tiles, [2][(kOutputs + kTokens) * kStride]);
   const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
@@ -28,11 +29,11 @@ __global__ void __launch_bounds__(kThreads, 4) matmul_f32_few(const FloatProduct
     const bool there = k0 + loaded < p.k;
 #pragma unroll
     for (int i = 0; i < kOutputs; ++i) {
-      values[i] = there && first_output + i < p.n ? __ldg(weights + int64_t(i) * p.k) : 0.0f;
+      values[i] = there && first_output + i < p.n ? weights[int64_t(i) * p.k] : 0.0f;
     }
 #pragma unroll
     for (int i = 0; i < kTokens; ++i) {
-      values[kOutputs + i] = there && first_token + i < p.m ? __ldg(tokens + int64_t(i) * p.k) : 0.0f;
+      values[kOutputs + i] = there && first_token + i < p.m ? tokens[int64_t(i) * p.k] : 0.0f;
     }
     weights += kStep;
     tokens += kStep;
@@ -89,7 +90,7 @@ void CudaOps::matmul_f32(const Product& p, const PreparedRows& x) {
                              rows_aligned(p.y, p.bias, w.rows)};
   if (x.T <= kMostFewRows) {
     const dim3 grid(unsigned((w.rows + kOutputs - 1) / kOutputs), unsigned((x.T + kTokens - 1) / kTokens));
-    run("matmul", matmul_f32_few, grid, dim3(kThreads), 0, product);
+    run_overlapping("matmul", matmul_f32_few, grid, dim3(kThreads), 0, product);
   } else {
     run("matmul", float_product<true, true>, float_grid(x.T, w.rows), dim3(kFloatThreads), 0, product);
   }

@@ -55,12 +55,13 @@ void CudaOps::matmul_half(std::span<const Product> of, const PreparedRows& x) {
   if (few) {
     const int room = products.token_tiles > 2 ? 4 : products.token_tiles;
     const Kernel kernel = f16 ? few_kernel<Type::F16>(room) : few_kernel<Type::BF16>(room);
-    run("matmul", kernel, dim3(unsigned(blocks)), dim3(32 * kFewRowTiles),
-        size_t(few_stages(room) * few_stage_bytes(room)), products);
+    run_overlapping("matmul", kernel, dim3(unsigned(blocks)), dim3(32 * kFewRowTiles),
+                    size_t(few_stages(room) * few_stage_bytes(room)), products);
   } else {
     const Kernel kernel = f16 ? many_kernel<Type::F16>(shape) : many_kernel<Type::BF16>(shape);
     const dim3 grid(unsigned((x.T + tile.tokens() - 1) / tile.tokens()), unsigned(blocks));
-    run("matmul", kernel, grid, dim3(unsigned(tile.threads())), size_t(kManyStages * many_stage_bytes(tile)), products);
+    run_overlapping("matmul", kernel, grid, dim3(unsigned(tile.threads())),
+                    size_t(kManyStages * many_stage_bytes(tile)), products);
   }
 }
 

@@ -48,6 +48,7 @@ constexpr int few_stage_bytes(int token_tiles) {
 
 template <Type type, int token_tiles>
 __global__ void __launch_bounds__(32 * kFewRowTiles) matmul_half_few(const HalfProducts p) {
+  gpu::wait_for_previous();
   constexpr int stages = few_stages(token_tiles), threads = 32 * kFewRowTiles;
   constexpr int weight_row = kFewSteps * kHalfTileBytes, token_row = kFewSteps * kHalfTokenTileBytes;
   gpu::DynamicShared shared;

@@ -29,6 +29,7 @@ constexpr int many_stage_bytes(const TensorTile& tile) {
 template <Type type, int shape>
 __global__ void __launch_bounds__(kHalfTiles[shape].threads(), kHalfTiles[shape].blocks)
     matmul_half_many(const HalfProducts p) {
+  gpu::wait_for_previous();
   constexpr TensorTile tile = kHalfTiles[shape];
   constexpr int warps = tile.warps(), stage_bytes = many_stage_bytes(tile);
   constexpr int weight_bytes = tile.block_output_tiles() * kHalfTileBytes;

@@ -52,8 +52,9 @@ void CudaOps::matmul_quantized(std::span<const Product> of, const PreparedRows& 
     products.of[products.count++] = {w.data, p.y, p.bias, int(w.rows), p.accumulate == Accumulate::yes, blocks};
     blocks += int((w.rows + how.outputs - 1) / how.outputs);
   }
-  run("a product with quantized weights", how.kernel, dim3(unsigned(blocks) * unsigned(token_blocks(x.T, how.tokens))),
-      dim3(unsigned(how.threads)), how.shared, products, x);
+  run_overlapping("a product with quantized weights", how.kernel,
+                  dim3(unsigned(blocks) * unsigned(token_blocks(x.T, how.tokens))), dim3(unsigned(how.threads)),
+                  how.shared, products, x);
 }
 
 }  // namespace minigpt4::cuda

@@ -39,6 +39,7 @@ constexpr size_t shared_floats(const QuantizedLayout& layout, int token_tiles) {
 template <Type type, int token_tiles>
 __global__ void __launch_bounds__(kThreads, token_tiles == 1 ? 2 : 1)
     decode_quantized(const QuantizedProducts products, const PreparedRows x) {
+  gpu::wait_for_previous();
   constexpr QuantizedLayout layout = quantized_layout<type>();
   constexpr int R = row_tiles(layout, token_tiles), N = token_tiles, ahead = tiles_ahead(layout, N);
   constexpr int B = N == 1 ? 1 : 2;  // blocks whose fragments are made together
@@ -98,8 +99,8 @@ __global__ void __launch_bounds__(kThreads, token_tiles == 1 ? 2 : 1)
           const bool coded = 8 * n + lane / 4 < tokens, scaled = 8 * n + 2 * (lane % 4) < tokens;
 #pragma unroll
           for (int b = 0; b < B; ++b) {
-            if (coded) words[b].codes = gpu::ldg64(codes + n * kRowTileCodes + (b0 + b) * kRowBlockCodes);
-            if (scaled) words[b].scales = gpu::ldg128(scales + n * kRowTileScales + (b0 + b) * kRowBlockScales);
+            if (coded) words[b].codes = gpu::load64(codes + n * kRowTileCodes + (b0 + b) * kRowBlockCodes);
+            if (scaled) words[b].scales = gpu::load128(scales + n * kRowTileScales + (b0 + b) * kRowBlockScales);
           }
 #pragma unroll
           for (int r = 0; r < R; ++r) {

@@ -40,6 +40,7 @@ __device__ inline void copy_by_warp(uint8_t* to, const uint8_t* from, int bytes,
 template <Type type, int row_warps>
 __global__ void __launch_bounds__(threads(row_warps), row_warps == 4 ? 2 : 4)
     prefill_quantized(const QuantizedProducts products, const PreparedRows x) {
+  gpu::wait_for_previous();
   constexpr QuantizedLayout layout = quantized_layout<type>();
   constexpr int warps = row_warps * kTokenWarps, row_tiles = row_warps * kWarpRowTiles;
   constexpr int record = record_bytes(layout), stage_size = stage_bytes(layout, row_warps);

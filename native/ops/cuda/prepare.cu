@@ -117,6 +117,7 @@ __device__ inline void prepare_plain(const RowSource& s, const PreparedTarget& t
 
 template <RowForm form, RowKind kind>
 __global__ void __launch_bounds__(kThreads) prepare_rows(const RowSource s, const PreparedTarget to) {
+  gpu::wait_for_previous();
   const int t = int(blockIdx.x);
   RowStatistics of;
   if (t < s.T) of = row_statistics<form>(s, t);
@@ -198,7 +199,7 @@ PreparedRows CudaOps::prepare(const Rows& rows, RowKind kind, int T, int64_t col
   const int64_t parts = kind == RowKind::plain ? (cols + 3) / 4 : made.col_tiles * 4;
   const dim3 grid(unsigned(kind == RowKind::plain ? T : made.token_tiles() * kTokenTile),
                   whole ? 1u : unsigned((parts + kThreads - 1) / kThreads));
-  run("preparing rows", kernel_of(rows.form, kind), grid, dim3(kThreads), 0, source, to);
+  run_overlapping("preparing rows", kernel_of(rows.form, kind), grid, dim3(kThreads), 0, source, to);
   return made;
 }
 

@@ -25,17 +25,17 @@ __device__ inline void load_values(float (&v)[W], const float* row, int k, const
   if (s.aligned && k < s.C) {
     uint32_t words[W];
     if constexpr (W == 4) {
-      const uint4 four = gpu::ldg128(row + k);
+      const uint4 four = gpu::load128(row + k);
       words[0] = four.x, words[1] = four.y, words[2] = four.z, words[3] = four.w;
     } else {
-      const uint2 two = gpu::ldg64(row + k);
+      const uint2 two = gpu::load64(row + k);
       words[0] = two.x, words[1] = two.y;
     }
 #pragma unroll
     for (int i = 0; i < W; ++i) v[i] = std::bit_cast<float>(words[i]);
   } else {
 #pragma unroll
-    for (int i = 0; i < W; ++i) v[i] = k + i < s.C ? std::bit_cast<float>(gpu::ldg32(row + k + i)) : 0.0f;
+    for (int i = 0; i < W; ++i) v[i] = k + i < s.C ? std::bit_cast<float>(gpu::load32(row + k + i)) : 0.0f;
   }
 }
 

@@ -48,6 +48,7 @@ __device__ float2 direction(float angle) {
 
 __global__ void __launch_bounds__(kValueThreads)
     rope_table_kernel(float* table, const int32_t* positions, const float* frequencies, int64_t n, int half) {
+  gpu::wait_for_previous();
   for_values<Singles>(n, [&](auto, int64_t i) {
     const float angle = float(positions[i / half]) * frequencies[i % half];
     reinterpret_cast<float2*>(table)[i] = direction(angle);
@@ -99,8 +100,8 @@ void with_rope_access(const float* x, const float* table, int H, int D, int half
 
 void CudaOps::rope_table(float* table, const int32_t* positions, const float* frequencies, int T, int half) {
   const int64_t n = int64_t(T) * half;
-  run("rope_table", rope_table_kernel, value_blocks(n, 1, multiprocessors_), kValueThreads, 0, table, positions,
-      frequencies, n, half);
+  run_overlapping("rope_table", rope_table_kernel, value_blocks(n, 1, multiprocessors_), kValueThreads, 0, table,
+                  positions, frequencies, n, half);
 }
 
 void CudaOps::rope(float* x, const float* table, int T, int H, int D, int half) {

@@ -7,6 +7,7 @@ namespace {
 
 template <class Access>
 __global__ void __launch_bounds__(1024) gather_rows_kernel(float* y, const float* x, const int32_t* rows, int C) {
+  gpu::wait_for_previous();
   const float* from = x + int64_t(rows[blockIdx.x]) * C;
   float* to = y + int64_t(blockIdx.x) * C;
   for_row<Access>(C, [&](int i) { Access::store(to + i, Access::load(from + i)); });
@@ -34,8 +35,8 @@ void with_copy_access(int C, std::initializer_list<const void*> pointers, Body&&
 void CudaOps::gather_rows(float* y, const float* x, const int32_t* rows, int n, int C) {
   with_copy_access(C, {y, x}, [&](auto access) {
     using Access = decltype(access);
-    run("gather_rows", gather_rows_kernel<Access>, dim3(unsigned(n)), dim3(row_threads(C / Access::width)), 0, y, x,
-        rows, C);
+    run_overlapping("gather_rows", gather_rows_kernel<Access>, dim3(unsigned(n)), dim3(row_threads(C / Access::width)),
+                    0, y, x, rows, C);
   });
 }
 

@@ -97,6 +97,7 @@ __device__ void keep_top_p(Distribution& of, float top_p, int among, const MassS
 
 __global__ void __launch_bounds__(1024)
     sample_kernel(int32_t* ids, const float* logits, const Ops::Draw* draws, int V, int among) {
+  gpu::wait_for_previous();
   GPU_SHARED(int, bad_parts, [kMostWarps]);
   GPU_SHARED(Mass, best_parts, [kMostWarps]);
   GPU_SHARED(Mass, total_parts, [kMostWarps]);
@@ -144,7 +145,8 @@ __global__ void __launch_bounds__(1024)
 
 void CudaOps::sample(int32_t* ids, const float* logits, const Draw* draws, int n, int V, int among) {
   if (among < 1) fail(code::argument, "sampling from ", among, " logits, expected at least 1");
-  run("sample", sample_kernel, dim3(unsigned(n)), dim3(sample_threads(among)), 0, ids, logits, draws, V, among);
+  run_overlapping("sample", sample_kernel, dim3(unsigned(n)), dim3(sample_threads(among)), 0, ids, logits, draws, V,
+                  among);
 }
 
 }  // namespace minigpt4::cuda

@@ -63,6 +63,11 @@ __global__ void syncwarp_of_each(int* y);
 __global__ void unshared_copy(float* y, const float* x);
 /// Many threads read, then one of the readers writes without a barrier: not only the last reader counts.
 __global__ void write_after_reads(float* y);
+/// For launches that overlap: touches global memory before it waits for the launch before, in one way; shared memory does
+/// not count.
+enum class Early { nothing, read, ldg, copy, write, atomic };
+template <Early early>
+__global__ void touches_early(int* y, const int* x);
 
 }  // namespace planted
 

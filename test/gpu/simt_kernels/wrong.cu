@@ -107,4 +107,38 @@ __global__ void write_after_reads(float* y) {
   y[threadIdx.x] = seen;
 }
 
+template <Early early>
+__global__ void touches_early(int* y, const int* x) {
+  GPU_SHARED(int, tile, [32]);
+  GPU_SHARED(int, copied, [4]);
+  const int me = int(threadIdx.x);
+  tile[me] = 1;
+  int found = 0;
+  if (early == Early::read) {
+    found = x[me];  // defect: early_read
+  }
+  if (early == Early::ldg) {
+    found = int(minigpt4::gpu::ldg32(x + me));  // defect: early_ldg
+  }
+  if (early == Early::copy && me == 0) {
+    minigpt4::gpu::cp_async16(copied, x);  // defect: early_copy
+    minigpt4::gpu::cp_commit();
+    minigpt4::gpu::cp_wait<0>();
+  }
+  if (early == Early::write) {
+    y[me] = 1;  // defect: early_write
+  }
+  if (early == Early::atomic) {
+    atomicAdd(&y[me], 1);  // defect: early_atomic
+  }
+  minigpt4::gpu::wait_for_previous();
+  y[me] = found + tile[me] + x[me];
+}
+template __global__ void touches_early<Early::nothing>(int*, const int*);
+template __global__ void touches_early<Early::read>(int*, const int*);
+template __global__ void touches_early<Early::ldg>(int*, const int*);
+template __global__ void touches_early<Early::copy>(int*, const int*);
+template __global__ void touches_early<Early::write>(int*, const int*);
+template __global__ void touches_early<Early::atomic>(int*, const int*);
+
 }  // namespace planted
