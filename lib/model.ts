@@ -15,12 +15,12 @@ import { Chat } from './chat.js';
 import { MiniGptError, abortedError } from './errors.js';
 import { generate } from './generate.js';
 import { heed, readPicture, type Picture } from './image.js';
+import { checkLoad } from './load-options.js';
 import {
   chatRules,
   checkOptions,
   describeRules,
   encodeRules,
-  loadRules,
   show,
   type ChatOptions,
   type DescribeOptions,
@@ -68,18 +68,25 @@ export class MiniGPT4 {
 
   /**
    * Reads the model's files into memory. Errors: ERR_ARGUMENT, ERR_FILE_NOT_FOUND, ERR_FILE_FORMAT, ERR_MISSING_TENSOR, ERR_SHAPE,
-   * ERR_UNSUPPORTED, ERR_OUT_OF_MEMORY, ERR_NO_BACKEND.
+   * ERR_UNSUPPORTED, ERR_OUT_OF_MEMORY, ERR_NO_BACKEND, ERR_CUDA. What `onProgress` throws is what the promise rejects with, as it is, once the
+   * files are read.
    */
   static async load(options?: LoadOptions): Promise<MiniGPT4> {
-    const checked = checkOptions(loadRules, options, 'MiniGPT4.load()');
-    const { template, maxPixels: _, model, llm, projection, ...rest } = checked;
+    const checked = checkLoad(options, 'MiniGPT4.load()');
+    const { template, maxPixels: _, model, llm, projection, onProgress, ...rest } = checked;
     if (template !== undefined) templateOf(template);
     const path = toPath(model ?? (process.env['MINIGPT4_MODEL'] || embeddedModelPath));
     const request: NativeLoadOptions = { model: path, ...rest };
     if (llm !== undefined) request.llm = toPath(llm);
     if (projection !== undefined) request.projection = toPath(projection);
-    const native = await addon.loadModel(request);
+    const listener = onProgress && heard(onProgress);
+    if (listener) request.onProgress = listener.call;
+    const native = await addon.loadModel(request).catch((error: unknown) => {
+      listener?.check();
+      throw error;
+    });
     try {
+      listener?.check();
       const loaded = new MiniGPT4(native, path, checked);
       // a file of a later variant is refused here, not at the first question
       checkVariant(loaded.info.variant);
@@ -205,6 +212,24 @@ export class MiniGPT4 {
     const image = this.#open().encodeImage(data, width, height, (end) => (abort = end));
     return untilAborted(image, signal, abort);
   }
+}
+
+/** The caller's listener; what it throws is the caller's own, which `check` throws once more, and it is called no further. */
+function heard(listener: (fraction: number) => void): { call(fraction: number): void; check(): void } {
+  let thrown: { error: unknown } | undefined;
+  return {
+    call(fraction) {
+      if (thrown) return;
+      try {
+        listener(fraction);
+      } catch (error) {
+        thrown = { error };
+      }
+    },
+    check() {
+      if (thrown) throw thrown.error;
+    },
+  };
 }
 
 function toPath(file: string | URL): string {

@@ -18,6 +18,12 @@ export function editDistance(a: string, b: string): number {
   return last[b.length]!;
 }
 
+/** Words that may have been meant, or what finds the one that was. */
+export type Known = readonly string[] | ((word: string) => string | undefined);
+
+export const meantBy = (word: string, known: Known): string | undefined =>
+  typeof known === 'function' ? known(word) : nearest(word, known);
+
 /**
  * The known word nearest to `word`, capitals and dashes ignored; undefined when nothing is near (more than half of the longer word
  * differs).

@@ -1,7 +1,7 @@
 // What the options of the public functions may be, and the one voice in which wrong ones are reported.
 import { z } from 'zod';
 import { MiniGptError } from './errors.js';
-import { nearest } from './nearest.js';
+import { meantBy, nearest, type Known } from './nearest.js';
 import type { TemplateName } from './prompt.js';
 
 /** How an answer is made. Defaults are the original's, its silent top-k of 50 included. */
@@ -55,13 +55,16 @@ export interface LoadOptions {
   projection?: string | URL;
   /** What computes. Default: 'cpu'. */
   device?: Device;
-  /** Layers of the language model that the GPU computes, the last ones; the CPU does the rest. Default: as many as its memory holds. */
+  /**
+   * Layers of the language model that the GPU computes, the last ones; the CPU does the rest. Default: as many as its memory holds. On device
+   * 'cpu' nothing but 0 is right; where 'auto' finds no GPU it means nothing, as visionDevice and gpuMemory do.
+   */
   gpuLayers?: number;
-  /** What computes the picture's side. Default: the same GPU where its memory holds both, else the CPU. */
+  /** What computes the picture's side. Default: the same GPU where its memory holds both, else the CPU. On device 'cpu' only 'cpu' is right. */
   visionDevice?: 'cpu' | 'gpu';
   /** Pictures that are encoded at once at most, 1 to 32. Default: 1 on the CPU, on a GPU as many as its memory holds with room to spare. */
   imageBatch?: number;
-  /** Bytes of the GPU's memory that the model may take. Default: what is free when it is loaded, less a reserve. */
+  /** Bytes of the GPU's memory that the model may take. Default: what is free when it is loaded, less a reserve. Not for device 'cpu'. */
   gpuMemory?: number;
   /** Threads that compute. Default: the machine's cores. */
   threads?: number;
@@ -84,9 +87,14 @@ export interface LoadOptions {
 type Fields<Options> = Record<keyof Options, z.ZodType>;
 
 /** A value's rule and its name in errors: "expected …"; `known` are words of which the nearest is proposed. */
-const field = (expected: string, rule: z.ZodType, known: readonly string[] = []) => rule.meta({ expected, known });
+const field = (expected: string, rule: z.ZodType, known: Known = []) => rule.meta({ expected, known });
 /** `native/ops` knows these; which of them this machine has, it tells itself. */
-export const devices = ['auto', 'cpu', 'cuda'];
+const devices = ['auto', 'cpu', 'cuda'];
+/** The device that was probably meant: who writes `gpu` or `nvidia:1` means a GPU, however near to 'cpu' the letters are. */
+export function meantDevice(word: string): string | undefined {
+  const [gpu, number = ''] = /^(?:gpu|nvidia)(:\d{1,3}(?!\d))?/i.exec(word) ?? [];
+  return gpu === undefined ? nearest(word, devices) : `cuda${number}`;
+}
 /** Of options and of configurations. */
 export const deviceRule = z.string().regex(/^(auto|cpu|(cuda|simt)(:\d{1,3})?)$/);
 export const deviceWords = "'auto', 'cpu', 'cuda' or 'cuda:N'";
@@ -94,6 +102,14 @@ const cpuLevels = ['scalar', 'avx2', 'avx512'];
 const whole = (least: number, largest: number) => z.number().int().min(least).max(largest);
 /** Pictures at once: `native/models/placement.h`. */
 const mostImages = 32;
+// of options and of configurations, as the device is
+export const visionDevices = ['cpu', 'gpu'] as const;
+export const visionDeviceRule = z.enum(visionDevices);
+export const visionDeviceWords = "'cpu' or 'gpu'";
+export const imageBatchRule = whole(1, mostImages);
+export const imageBatchWords = `a whole number from 1 to ${mostImages}`;
+export const gpuMemoryRule = whole(1, Number.MAX_SAFE_INTEGER);
+export const gpuMemoryWords = `a whole number of bytes from 1 to ${Number.MAX_SAFE_INTEGER}`;
 const most = 2 ** 24; // of tokens and positions; no model has so many
 const path = () => field('a path or a file: URL', z.union([z.string().min(1), z.instanceof(URL)]));
 
@@ -136,11 +152,11 @@ const loadFields: Fields<LoadOptions> = {
   llm: path(),
   projection: path(),
   template,
-  device: field(deviceWords, deviceRule, devices),
+  device: field(deviceWords, deviceRule, meantDevice),
   gpuLayers: field(`a whole number from 0 to ${most}`, whole(0, most)),
-  visionDevice: field("'cpu' or 'gpu'", z.enum(['cpu', 'gpu']), ['cpu', 'gpu']),
-  imageBatch: field(`a whole number from 1 to ${mostImages}`, whole(1, mostImages)),
-  gpuMemory: field('a whole number of bytes from 1', whole(1, Number.MAX_SAFE_INTEGER)),
+  visionDevice: field(visionDeviceWords, visionDeviceRule, visionDevices),
+  imageBatch: field(imageBatchWords, imageBatchRule),
+  gpuMemory: field(gpuMemoryWords, gpuMemoryRule),
   threads: field('a whole number from 1 to 1024', whole(1, 1024)),
   cpuLevel: field(`one of ${cpuLevels.join(', ')}`, z.enum(cpuLevels), cpuLevels),
   contextLength: field(`a whole number from 1 to ${most}`, whole(1, most)),
@@ -160,15 +176,19 @@ export const imageRules = z.object({ signal: generateFields.signal });
 export const encodeRules = z.object({ specials: field('true or false', z.boolean()) });
 export const loadRules = z.object(loadFields);
 
-/** A value as an error shows it: short, strings in quotes. */
+/** A value as an error shows it: short, strings in quotes, a bigint as JavaScript writes it. */
 export function show(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}…` : value);
+  if (typeof value === 'bigint') return `${value}n`;
   if (typeof value === 'function') return 'a function';
   if (Array.isArray(value))
     return `an array of ${value.length}${value.length ? ` (${value.slice(0, 3).map(show).join(', ')}${value.length > 3 ? ', …' : ''})` : ''}`;
   if (typeof value === 'object' && value !== null) return `an object of ${value.constructor?.name ?? 'no class'}`;
   return String(value);
 }
+
+/** How TypeScript writes an option's name. */
+export const asItIs = (key: string): string => key;
 
 /**
  * The options without those that are undefined. `of` names the function in errors (`describe()`), `spell` gives an option's name as the user
@@ -178,7 +198,7 @@ export function checkOptions<Options extends object>(
   rules: z.ZodObject,
   options: Options | undefined,
   of: string,
-  spell: (key: string) => string = (key) => key,
+  spell: (key: string) => string = asItIs,
 ): Options {
   if (options === undefined) return {} as Options;
   if (typeof options !== 'object' || options === null || Array.isArray(options)) {
@@ -198,11 +218,13 @@ export function checkOptions<Options extends object>(
     if (value === undefined) continue;
     const rule = rules.shape[key] as z.ZodType;
     if (!rule.safeParse(value).success) {
-      const { expected, known } = rule.meta() as { expected: string; known: readonly string[] };
-      const meant = typeof value === 'string' ? nearest(value, known) : undefined;
+      const { expected, known } = rule.meta() as { expected: string; known: Known };
+      const meant = typeof value === 'string' ? meantBy(value, known) : undefined;
+      // on the command line a number is a number, however many digits it has
+      const found = typeof value === 'bigint' && spell !== asItIs ? String(value) : show(value);
       throw new MiniGptError(
         'ERR_ARGUMENT',
-        `${of}: option ${spell(key)}: expected ${expected}, found ${show(value)}${meant ? ` (did you mean ${meant}?)` : ''}`,
+        `${of}: option ${spell(key)}: expected ${expected}, found ${found}${meant ? ` (did you mean ${meant}?)` : ''}`,
       );
     }
     checked[key] = value;

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { minigpt4 } from './command.js';
+import { device } from './device-models.js';
 import { fixture, tinyModel } from './models.js';
 
 const tiny = await tinyModel();
@@ -184,13 +185,20 @@ commands('bench measures encoding, prefill and decoding', async () => {
   const sizes = ['--prompt', '32', '--generate', '8', '--repeat', '3'];
   const { code, stdout, stderr } = await minigpt4(['bench', '--model', tiny.path, ...sizes, '--json']);
   assert.is(code, 0, stderr);
-  const { results } = JSON.parse(stdout) as {
+  const { results, device, gpuLayers, visionDevice, memory, memoryBytes } = JSON.parse(stdout) as {
+    device: string;
+    gpuLayers: number;
+    visionDevice: string;
+    memory: { gpu: number; host: number };
+    memoryBytes: number;
     results: { test: string; runs: number[]; medianMs: number; perSecond: number; gigabytesPerSecond?: number }[];
   };
   assert.equal(
     results.map(({ test }) => test),
     ['enc', 'pp32', 'tg8'],
   );
+  assert.match(device, /^cpu /);
+  assert.equal([gpuLayers, visionDevice, memory.gpu, memory.host], [0, 'cpu', 0, memoryBytes]);
   for (const { runs, medianMs, perSecond } of results) {
     assert.is(runs.length, 3);
     assert.is(medianMs, [...runs].sort((a, b) => a - b)[1]);
@@ -201,6 +209,7 @@ commands('bench measures encoding, prefill and decoding', async () => {
   assert.is(beyond.code, 2, beyond.stdout);
   assert.match(beyond.stdout, /fit the context of 2048 positions together, found 2041 and 8/);
   const table = await minigpt4(['bench', '--model', tiny.path, ...sizes]);
+  assert.match(table.stdout, /^.* \(cpu [^\n]*\): loaded in [\d.]+ s, holds \d+ MiB\n/);
   assert.match(table.stdout, /^tg8 +[\d.]+ ms +[\d.]+ tokens\/s +[\d.]+ GB\/s$/m);
   const alone = await minigpt4(['bench', '--llm', fixture('../tiny-gqa/vicuna-f16.gguf'), ...sizes, '--json']);
   assert.is(alone.code, 0, alone.stderr);
@@ -208,6 +217,31 @@ commands('bench measures encoding, prefill and decoding', async () => {
     (JSON.parse(alone.stdout) as { results: { test: string }[] }).results.map(({ test }) => test),
     ['pp32', 'tg8'],
   );
+});
+
+commands('bench tells a device, and what it holds beside the CPU', async () => {
+  const sizes = ['--prompt', '4', '--generate', '2', '--repeat', '1', '--context-length', '64'];
+  const on = ['bench', '--llm', fixture('../tiny-gqa/vicuna-f16.gguf'), '--device', device, ...sizes];
+  const parted = await minigpt4([...on, '--gpu-layers', '1', '--json']);
+  assert.is(parted.code, 0, parted.stderr);
+  const report = JSON.parse(parted.stdout) as {
+    device: string;
+    gpuLayers: number;
+    memory: { gpu: number; host: number };
+    memoryBytes: number;
+  };
+  assert.is(report.gpuLayers, 1);
+  assert.ok(report.memory.gpu > 0 && report.memory.host > 0, JSON.stringify(report.memory));
+  assert.is(report.memory.gpu + report.memory.host, report.memoryBytes);
+  const table = await minigpt4(on);
+  const [head] = table.stdout.split('\n');
+  assert.match(head!, /holds \d+ MiB of the GPU's memory$/);
+  assert.not.match(head!, / on .*(AMD|Intel)/);
+  assert.ok(head!.startsWith(`vicuna-f16.gguf on ${report.device.split(':')[0]!}`), head);
+  // what the model says of its layers is said in flags
+  const beyond = await minigpt4([...on, '--gpu-layers', '99']);
+  assert.is(beyond.code, 2, beyond.stderr);
+  assert.match(beyond.stderr, /--gpu-layers is 99, but the language model has \d+ layers/);
 });
 
 commands('the embedded miniature says what it is, but not among JSON', async () => {

@@ -3,6 +3,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { addon, type NativeGenerateRequest, type NativeModel, type NativeTrainingSample } from '../lib/addon.js';
+import { MiniGptError } from '../lib/errors.js';
 import { Random } from '../lib/random.js';
 import { relativeError } from '../lib/verify/measure.js';
 import { tolerance } from '../lib/verify/tolerance.js';
@@ -228,11 +229,40 @@ test('what does not fit is said before anything is loaded', async () => {
   const error = await rejects('ERR_OUT_OF_MEMORY', tight);
   assert.match(error.message, /2 layers .* need \d+ bytes of the GPU's memory, but 100000 of \d+/);
   assert.equal(told, []);
-  // without a wish, what fits goes up
-  const { gpuLayers, visionDevice } = await withModel({ model, device, gpuMemory: 100_000 }, async (from) =>
-    from.info(),
-  );
+  // without a wish, what fits goes up, and that nothing does is an error
+  const nothing = await rejects('ERR_OUT_OF_MEMORY', addon.loadModel({ model, device, gpuMemory: 100_000 }));
+  assert.match(nothing.message, /its last layer .* needs \d+ bytes, the picture's side \d+; 100000 of \d+ free bytes/);
+  const wishes = { model, device, gpuMemory: 100_000, gpuLayers: 0 };
+  const { gpuLayers, visionDevice } = await withModel(wishes, async (from) => from.info());
   assert.equal([gpuLayers, visionDevice], [0, 'cpu']);
+});
+
+test('what a model holds of the device right after loading is no more than it may', async () => {
+  const model = await models.model('tiny-llama2', 'q8_0');
+  const load = (more: Partial<Options>) =>
+    withModel({ model, device, ...more }, async (from) => {
+      const { memory, gpuLayers, visionDevice, layers } = from.info();
+      const onDevice = memory.filter(({ owner }) => !owner.endsWith(' (CPU)'));
+      const text = onDevice.map(({ owner, bytes }) => `${owner} ${bytes}`).join(', ');
+      return { held: onDevice.reduce((sum, { bytes }) => sum + bytes, 0), text, gpuLayers, visionDevice, layers };
+    });
+  const whole = (await load({ imageBatch: 1 })).held;
+  const seen = new Set<string>();
+  for (const share of [0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 1, 1.1, 1.5, 2, 4]) {
+    const gpuMemory = Math.round(share * whole);
+    const loaded = await load({ gpuMemory }).catch((error: unknown) => error);
+    if (loaded instanceof MiniGptError) {
+      assert.is(loaded.code, 'ERR_OUT_OF_MEMORY', loaded.message);
+      assert.match(loaded.message, new RegExp(`\\b${gpuMemory}\\b`));
+      seen.add('nothing');
+      continue;
+    }
+    const { held, text, gpuLayers, visionDevice } = loaded as Awaited<ReturnType<typeof load>>;
+    assert.ok(held <= gpuMemory, `${held} bytes are held, ${gpuMemory} may be: ${text}`);
+    seen.add(`${gpuLayers} ${visionDevice}`);
+  }
+  // the limits tell something: a part of the model goes up, and all of it
+  assert.ok(seen.has('2 gpu') && seen.size > 2, [...seen].join(', '));
 });
 
 test('a device that is not there, or that nobody knows', async () => {

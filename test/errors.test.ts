@@ -3,8 +3,9 @@ import { readFileSync } from 'node:fs';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { MiniGptError, abortedError, toMiniGptError } from '../lib/errors.js';
+import { checkLoad } from '../lib/load-options.js';
 import { editDistance, nearest } from '../lib/nearest.js';
-import { chatRules, checkOptions, describeRules, generateRules, loadRules } from '../lib/options.js';
+import { chatRules, checkOptions, describeRules, generateRules, loadRules, type LoadOptions } from '../lib/options.js';
 
 const errors = suite('errors');
 
@@ -85,8 +86,9 @@ errors('a wrong option is named with what was expected and found', () => {
     [{ repetitionPenalty: 0 }, /repetitionPenalty: expected a number above 0, found 0$/],
     [{ minP: 1.1 }, /minP/],
     [{ seed: -1 }, /seed: expected a whole number from 0 to 18446744073709551615, found -1$/],
-    [{ seed: -1n }, /found -1$/],
-    [{ seed: 2n ** 64n }, /to 18446744073709551615, found 18446744073709551616$/],
+    [{ seed: -1n }, /found -1n$/],
+    [{ topK: 2n }, /topK: .* found 2n$/],
+    [{ seed: 2n ** 64n }, /to 18446744073709551615, found 18446744073709551616n$/],
     [{ seed: 2 ** 64 }, /seed/],
     [{ seed: 0.5 }, /seed/],
     [{ prompt: '  ' }, /prompt: expected a text that is not empty, found " {2}"$/],
@@ -121,6 +123,19 @@ errors('a wrong option is named with what was expected and found', () => {
   }
   assert.match(failure(() => checkOptions(loadRules, { device: 'cpuu' }, 'x')).message, /\(did you mean cpu\?\)$/);
   assert.match(failure(() => checkOptions(loadRules, { device: 'coda' }, 'x')).message, /\(did you mean cuda\?\)$/);
+  for (const [device, meant] of [
+    ['gpu', 'cuda'],
+    ['GPU', 'cuda'],
+    ['nvidia', 'cuda'],
+    ['gpu:0', 'cuda:0'],
+  ] as const) {
+    const { message } = failure(() => checkOptions(loadRules, { device }, 'x'));
+    assert.ok(message.endsWith(`found "${device}" (did you mean ${meant}?)`), message);
+  }
+  assert.match(
+    failure(() => checkOptions(loadRules, { gpuMemory: 2 ** 53 }, 'x')).message,
+    /gpuMemory: expected a whole number of bytes from 1 to 9007199254740991, found 9007199254740992$/,
+  );
   assert.match(
     failure(() => checkOptions(loadRules, { cpuLevel: 'avx' }, 'x')).message,
     /cpuLevel: expected one of scalar, avx2, avx512, found "avx" \(did you mean avx2\?\)$/,
@@ -135,6 +150,28 @@ errors('a wrong option is named with what was expected and found', () => {
     failure(() => checkOptions(chatRules, { signal: AbortSignal.abort() }, 'chat()')).message,
     /unknown option signal/,
   );
+});
+
+errors('a wish for a GPU needs one', () => {
+  const wishes: [LoadOptions, RegExp][] = [
+    [{ gpuLayers: 100 }, /^load\(\): gpuLayers is 100, but device is 'cpu'.*: expected 0, or a GPU as device$/],
+    [{ visionDevice: 'gpu' }, /visionDevice is 'gpu', but device is 'cpu'.*: expected 'cpu', or a GPU as device$/],
+    [{ gpuMemory: 1e9 }, /gpuMemory is 1000000000, but device is 'cpu'.*: expected none, or a GPU as device$/],
+  ];
+  for (const [wish, words] of wishes) {
+    assert.match(failure(() => checkLoad({ ...wish, device: 'cpu' }, 'load()')).message, words);
+    // the default counts as what it is
+    const { message } = failure(() => checkLoad(wish, 'load()'));
+    assert.match(message, words);
+    assert.match(message, /device is 'cpu' where it is left out/);
+    for (const device of ['auto', 'cuda', 'cuda:1', 'simt'] as const)
+      assert.equal(checkLoad({ ...wish, device }, 'load()'), { ...wish, device });
+  }
+  assert.equal(checkLoad({ gpuLayers: 0, visionDevice: 'cpu', imageBatch: 4 }, 'load()'), {
+    gpuLayers: 0,
+    visionDevice: 'cpu',
+    imageBatch: 4,
+  });
 });
 
 errors('right options pass unchanged, undefined ones are left out', () => {

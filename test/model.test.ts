@@ -163,16 +163,27 @@ loaded('a stream that fails fails the answer, whatever else is wrong', async () 
 });
 
 loaded('a listener that throws fails the load', async () => {
-  const error = await rejects(
-    'ERR_INTERNAL',
-    MiniGPT4.load({
-      model: tiny.path,
+  const failing = (model: string, thrown: unknown) => {
+    let calls = 0;
+    const loading = MiniGPT4.load({
+      model,
       onProgress: () => {
-        throw new Error('the listener fails');
+        calls++;
+        throw thrown;
       },
-    }),
-  );
-  assert.match(error.message, /the listener fails/);
+    });
+    return loading.then(
+      (): never => {
+        throw new Error('expected the listener to fail the load');
+      },
+      (error: unknown) => ({ error, calls }),
+    );
+  };
+  // the caller's own error, as it is
+  for (const thrown of [new RangeError('the listener fails'), 'words alone', undefined])
+    assert.equal(await failing(tiny.path, thrown), { error: thrown, calls: 1 });
+  const own = new Error('mine');
+  assert.is((await failing(tiny.path, own)).error, own);
 });
 
 loaded('closing twice awaits the same end', async () => {
@@ -321,6 +332,8 @@ loaded('wrong files and options are refused with a reason', async () => {
   await rejects('ERR_FILE_FORMAT', MiniGPT4.load({ model: cut }));
   await rejects('ERR_ARGUMENT', MiniGPT4.load({ modle: tiny.path } as never));
   await rejects('ERR_ARGUMENT', MiniGPT4.load({ model: 7 } as never));
+  const wish = MiniGPT4.load({ model: tiny.path, device: 'cpu', visionDevice: 'gpu' });
+  assert.match((await rejects('ERR_ARGUMENT', wish)).message, /visionDevice is 'gpu', but device is 'cpu'/);
   await rejects('ERR_ARGUMENT', MiniGPT4.load({ model: 'file://elsewhere/a.gguf' }));
   await rejects('ERR_UNSUPPORTED', MiniGPT4.load({ model: tiny.path, template: 'minigpt-v2' as never }));
   await rejects('ERR_NO_BACKEND', MiniGPT4.load({ model: tiny.path, device: 'cuda' }));

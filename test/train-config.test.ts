@@ -171,6 +171,25 @@ test('overrides are YAML values, and are told apart from the file where they are
   assert.match((await rejects('ERR_ARGUMENT', readConfig(file, ['run.max_epoch']))).message, /expected key=value/);
 });
 
+test('what a GPU is told is checked, and is no part of what decides the numbers', async () => {
+  const set = ['run.vision_device=cpu', 'run.gpu_memory=8000000000', 'run.image_batch=4'];
+  const { run } = await readConfig(file, set);
+  assert.equal([run.vision_device, run.gpu_memory, run.image_batch], ['cpu', 8e9, 4]);
+  const { run: none } = await readConfig(file);
+  for (const key of ['vision_device', 'gpu_memory', 'image_batch']) assert.not.ok(key in none, key);
+  const told = async (...changes: string[]) => (await rejects('ERR_ARGUMENT', readConfig(file, changes))).message;
+  assert.is(
+    await told('run.device=cpu', 'run.vision_device=gpu'),
+    "--set run.vision_device is 'gpu', but run.device is 'cpu': expected 'cpu', or a GPU as run.device",
+  );
+  assert.match(
+    await told('run.device=cpu', 'run.gpu_memory=5'),
+    /^--set run\.gpu_memory is 5, but run\.device is 'cpu'/,
+  );
+  // where a GPU may be, or not
+  assert.is((await readConfig(file, ['run.device=auto', 'run.vision_device=gpu'])).run.vision_device, 'gpu');
+});
+
 /** A change of the file, the words at whose line it is found wrong, and what is said after that. */
 const wrong: [change: [string, string], at: string, message: string][] = [
   [['max_epoch: 5', 'maxepoch: 5'], 'maxepoch', 'run.maxepoch: is no known key; did you mean run.max_epoch?'],
@@ -227,6 +246,21 @@ const wrong: [change: [string, string], at: string, message: string][] = [
     ['iters_per_epoch: 200', 'iters_per_epoch: 200\n  accum_grad_iters: 3'],
     'accum_grad_iters',
     'run.accum_grad_iters: expected a divisor of iters_per_epoch (200), so that epochs end with a step, found 3',
+  ],
+  [
+    ['iters_per_epoch: 200', 'iters_per_epoch: 200\n  image_batch: 33'],
+    'image_batch',
+    'run.image_batch: expected a whole number from 1 to 32, found 33',
+  ],
+  [
+    ['iters_per_epoch: 200', 'iters_per_epoch: 200\n  vision_device: gpuu'],
+    'vision_device',
+    "run.vision_device: expected 'cpu' or 'gpu', found \"gpuu\" (did you mean gpu?)",
+  ],
+  [
+    ['device: "cuda"', 'device: gpu'],
+    'device',
+    "run.device: expected 'auto', 'cpu', 'cuda' or 'cuda:N', found \"gpu\" (did you mean cuda?)",
   ],
   [['run:\n', 'runs:\n'], 'runs:', 'runs: is no known key; did you mean run?'],
   [

@@ -19,6 +19,7 @@ import { prepare } from '../lib/train/prepare.js';
 import { checkpointName, point } from '../lib/train/run-folder.js';
 import { train, type TrainOptions } from '../lib/train/train.js';
 import { minigpt4, script, type RunOptions } from './command.js';
+import { device } from './device-models.js';
 import { fixture, tinyModel, type TinyModel } from './models.js';
 import { rejects } from './rejects.js';
 
@@ -663,6 +664,35 @@ test('a process that is gone ends the others with its name, and a checkpoint', a
   assert.ok(error.message.startsWith('rank 1 (process 7) has died'), error.message);
   assert.ok(error.message.includes(join(output, checkpointName(2))), error.message);
   assert.equal((await readCheckpoint(join(output, checkpointName(2)))).state.step, 2);
+});
+
+test('a run tells the GPU what it may take, and the command tells the run', async () => {
+  const parted = train(sections({ run: { device, vision_device: 'cpu' } }));
+  assert.match((await parted.facts()).device, /, not the picture's side; the rest on cpu/);
+  await parted.close();
+  // one picture would fit before 32 do
+  const messages: string[] = [];
+  for (let bytes = 2 ** 18; bytes < 2 ** 34; bytes *= 1.25) {
+    const run = { device, vision_device: 'gpu', image_batch: 32, gpu_memory: Math.round(bytes) };
+    const training = train(sections({ run }));
+    const failed = await training.facts().then(
+      () => undefined,
+      (error: MiniGptError) => error,
+    );
+    await training.close();
+    if (failed === undefined) break;
+    messages.push(`${failed.code}: ${failed.message}`);
+  }
+  assert.ok(
+    messages.some((one) => /^ERR_OUT_OF_MEMORY: .* with 32 pictures at once/.test(one)),
+    messages.join('\n'),
+  );
+  const file = at('gpu.yaml');
+  writeFileSync(file, JSON.stringify(sections()));
+  const words = ['--device', device, '--vision-device', 'gpu', '--gpu-memory', '100000', '--image-batch', '2'];
+  const { code, stderr } = await minigpt4(['train', file, ...words]);
+  assert.is(code, 1, stderr);
+  assert.match(stderr, /the picture's side needs \d+ bytes .* are left/);
 });
 
 test('the command prints steps, writes its files, and refuses what is wrong', async () => {

@@ -175,6 +175,23 @@ suiteOf('prints a table, or JSON', async () => {
   assert.ok(stages.length > 10);
 });
 
+suiteOf('nothing passes before a device is there, and layers may be on both sides', async () => {
+  const none = await minigpt4(['verify', fixture(), '--device', 'cuda:99']);
+  assert.is(none.code, 1);
+  assert.is(none.stdout, '');
+  assert.match(none.stderr, /cuda:99|CUDA|cuda/);
+  const stages = await verify(fixture(), { device: device as Device, gpuLayers: 1, visionDevice: 'cpu' });
+  assert.equal(
+    stages.filter(({ pass }) => !pass),
+    [],
+  );
+  const { note } = stages.find(({ stage }) => stage === 'stage1')!;
+  assert.match(note!, /not computed: training needs all layers in one place/);
+  const beyond = await minigpt4(['verify', fixture(), '--device', device, '--gpu-layers', '99']);
+  assert.is(beyond.code, 2, beyond.stderr);
+  assert.match(beyond.stderr, /--gpu-layers is 99/);
+});
+
 suiteOf('fails where a stage differs', async () => {
   const copy = join(folder, 'changed');
   cpSync(fixture(), copy, { recursive: true });

@@ -1,11 +1,12 @@
 // `minigpt4 bench`: how fast a model encodes pictures (enc), reads prompts (pp) and writes answers (tg) on this machine.
 import { cpus } from 'node:os';
+import { basename } from 'node:path';
 import type { Command } from 'commander';
-import type { GgufTensorInfo, NativeLoadOptions, NativeModel } from '../addon.js';
+import type { GgufTensorInfo, NativeLoadOptions, NativeModel, NativeModelInfo } from '../addon.js';
 import { MiniGptError } from '../errors.js';
 import { generateGreedy } from '../generate.js';
-import { checkOptions, loadRules } from '../options.js';
-import { addModelFlags, flagOf, jsonLine, modelFlags, parseNumber, type ModelFlags } from './program.js';
+import { checkLoad } from '../load-options.js';
+import { addModelFlags, flagOf, inFlags, jsonLine, modelFlags, parseNumber, type ModelFlags } from './program.js';
 import { loadingProgress } from './terminal.js';
 
 type Flags = ModelFlags & { prompt: number; generate: number; repeat: number; json?: boolean };
@@ -44,7 +45,7 @@ Examples:
 }
 
 async function bench(flags: Flags, command: Command): Promise<void> {
-  checkOptions(loadRules, modelFlags(flags), 'bench', flagOf);
+  checkLoad(modelFlags(flags), 'bench', flagOf);
   for (const name of ['prompt', 'generate', 'repeat'] as const) {
     const least = name === 'generate' ? 2 : 1; // decoding is timed between tokens
     if (!Number.isInteger(flags[name]) || flags[name] < least) {
@@ -69,6 +70,7 @@ async function bench(flags: Flags, command: Command): Promise<void> {
       ...(files[0] === undefined ? {} : { model: files[0] }),
       ...progress,
     } as NativeLoadOptions)
+    .catch(inFlags)
     .finally(done);
   const loadMs = performance.now() - loadAt;
   try {
@@ -100,15 +102,37 @@ async function bench(flags: Flags, command: Command): Promise<void> {
       arch: process.arch,
       cpuLevels: addon.cpuLevels(),
     };
-    const memoryBytes = model.info().memory.reduce((sum, { bytes }) => sum + bytes, 0);
-    if (flags.json)
-      process.stdout.write(
-        jsonLine({ model: info.name, path, device: info.device, machine, loadMs, memoryBytes, results }),
+    const memory = memoryOf(model.info());
+    const { name, device, gpuLayers, visionDevice } = info;
+    if (flags.json) {
+      const memoryBytes = memory.gpu + memory.host;
+      const computing = { device, gpuLayers, visionDevice, machine };
+      process.stdout.write(jsonLine({ model: name, path, ...computing, loadMs, memoryBytes, memory, results }));
+    } else {
+      const on = onCpu(info) ? `${machine.cpu} (${device})` : device;
+      print(
+        `${name || basename(path)} on ${on}: loaded in ${(loadMs / 1000).toFixed(2)} s, holds ${told(memory)}`,
+        results,
       );
-    else print(info.name, machine.cpu, loadMs, memoryBytes, results);
+    }
   } finally {
     await model.close();
   }
+}
+
+const onCpu = ({ device }: NativeModelInfo): boolean => /^cpu\b/.test(device);
+
+/** Bytes in the GPU's memory and in the machine's. Beside a GPU, the report marks what the CPU holds. */
+function memoryOf(info: NativeModelInfo): { gpu: number; host: number } {
+  const sum = { gpu: 0, host: 0 };
+  for (const { owner, bytes } of info.memory) sum[onCpu(info) || owner.endsWith(' (CPU)') ? 'host' : 'gpu'] += bytes;
+  return sum;
+}
+
+function told({ gpu, host }: { gpu: number; host: number }): string {
+  const mebibytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(0)} MiB`;
+  if (gpu === 0) return mebibytes(host);
+  return `${mebibytes(gpu)} of the GPU's memory${host === 0 ? '' : ` and ${mebibytes(host)} of the machine's`}`;
 }
 
 /** Weights that one decoded token reads: everything of the language model but the embedding table, of which it reads one row. */
@@ -178,9 +202,9 @@ async function measureTokens(
   return { ...result, gigabytesPerSecond: (result.perSecond * tokenBytes) / 1e9 };
 }
 
-function print(name: string, cpu: string, loadMs: number, memoryBytes: number, results: Measurement[]): void {
+function print(head: string, results: Measurement[]): void {
   const lines = [
-    `${name} on ${cpu}: loaded in ${(loadMs / 1000).toFixed(2)} s, holds ${(memoryBytes / 2 ** 20).toFixed(0)} MiB`,
+    head,
     `${'test'.padEnd(8)}${'median'.padStart(12)}${'rate'.padStart(22)}${'weights read'.padStart(16)}`,
   ];
   for (const { test, medianMs, perSecond, unit, gigabytesPerSecond } of results) {

@@ -4,7 +4,8 @@ import type { Command } from 'commander';
 import type { Chat } from '../chat.js';
 import { MiniGptError } from '../errors.js';
 import { nearest } from '../nearest.js';
-import { chatRules, checkOptions, loadRules } from '../options.js';
+import { checkLoad } from '../load-options.js';
+import { chatRules, checkOptions } from '../options.js';
 import type { Run } from '../run.js';
 import {
   addGenerateFlags,
@@ -14,6 +15,7 @@ import {
   exitCodes,
   flagOf,
   generateFlags,
+  inFlags,
   jsonLine,
   modelFlags,
   type GenerateFlags,
@@ -57,10 +59,12 @@ Examples:
 
 async function chat(flags: Flags): Promise<void> {
   const options = checkOptions(chatRules, generateFlags(flags), 'chat', flagOf);
-  const load = checkOptions(loadRules, modelFlags(flags), 'chat', flagOf);
+  const load = checkLoad(modelFlags(flags), 'chat', flagOf);
   const { MiniGPT4 } = await import('../model.js');
   const { done, ...progress } = loadingProgress(flags.model);
-  const model = await MiniGPT4.load({ ...load, ...progress }).finally(done);
+  const model = await MiniGPT4.load({ ...load, ...progress })
+    .catch(inFlags)
+    .finally(done);
   try {
     if (!flags.json) tellMiniature(model);
     const conversation = new Conversation(model.chat(options), flags.json === true);

@@ -4,6 +4,7 @@ import type { AlignOptions, AlignResult, AlignSummary, RefinerOptions } from '..
 import type { BuildOptions, BuildResult } from '../data/make-shards.js';
 import type { DoctorOptions } from '../data/doctor.js';
 import { MiniGptError, toMiniGptError } from '../errors.js';
+import { checkLoad } from '../load-options.js';
 import { checkOptions, loadRules } from '../options.js';
 import {
   addModelFlags,
@@ -11,6 +12,7 @@ import {
   errorObject,
   exitCodes,
   flagOf,
+  inFlags,
   jsonLine,
   modelFlags,
   parseNumber,
@@ -287,7 +289,7 @@ async function runAlign(pictures: string, flags: AlignFlags): Promise<void> {
   };
   const set = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
   const options = checkAlignOptions({ ...set, pictures, out: flags.out }, 'data align', flagOf);
-  const { maxPixels: _, ...load } = checkOptions(loadRules, modelFlags(flags), 'data align', flagOf);
+  const { maxPixels: _, ...load } = checkLoad(modelFlags(flags), 'data align', flagOf);
   const { align } = await import('../data/align.js');
   if (!flags.json && flags.model === undefined && !process.env['MINIGPT4_MODEL'])
     say(
@@ -307,7 +309,7 @@ async function runAlign(pictures: string, flags: AlignFlags): Promise<void> {
     }
   } catch (error) {
     done();
-    if (!signal.aborted) throw toMiniGptError(error);
+    if (!signal.aborted) inFlags(toMiniGptError(error));
     process.exitCode = exitCodes.interrupted;
     if (flags.json) process.stdout.write(jsonLine(errorObject(error)));
     else say('minigpt4: interrupted; what was done is recorded, and the same command goes on after it');

@@ -1,6 +1,7 @@
 // `minigpt4 describe PICTURE...`: asks about each picture, streaming to the terminal or one JSON object a line.
 import type { Command } from 'commander';
-import { checkOptions, describeRules, loadRules } from '../options.js';
+import { checkLoad } from '../load-options.js';
+import { checkOptions, describeRules } from '../options.js';
 import {
   addGenerateFlags,
   addModelFlags,
@@ -9,6 +10,7 @@ import {
   exitCodes,
   flagOf,
   generateFlags,
+  inFlags,
   jsonLine,
   modelFlags,
   type GenerateFlags,
@@ -51,11 +53,13 @@ async function describe(pictures: string[], flags: Flags): Promise<void> {
     'describe',
     flagOf,
   );
-  const load = checkOptions(loadRules, modelFlags(flags), 'describe', flagOf);
+  const load = checkLoad(modelFlags(flags), 'describe', flagOf);
   const signal = interruptSignal();
   const { MiniGPT4 } = await import('../model.js');
   const { done, ...progress } = loadingProgress(flags.model);
-  const model = await MiniGPT4.load({ ...load, ...progress }).finally(done);
+  const model = await MiniGPT4.load({ ...load, ...progress })
+    .catch(inFlags)
+    .finally(done);
   try {
     if (!flags.json) tellMiniature(model);
     for (const picture of pictures) {

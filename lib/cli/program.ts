@@ -155,6 +155,16 @@ export function picked<Flags extends object, Key extends keyof Flags>(
   >;
 }
 
+/** Options that native errors name, as TypeScript writes them. */
+const namedInErrors = /\b(?:gpuLayers|visionDevice|imageBatch|gpuMemory)\b/g;
+
+/** Throws the error of loading with options named as flags. */
+export function inFlags(error: unknown): never {
+  if (!(error instanceof MiniGptError) || !['ERR_ARGUMENT', 'ERR_OUT_OF_MEMORY'].includes(error.code)) throw error;
+  const message = error.message.replace(namedInErrors, flagOf);
+  throw message === error.message ? error : new MiniGptError(error.code, message, { cause: error });
+}
+
 /** What a failure means to the shell. */
 export function exitCodeOf(error: unknown): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : exitCodes.wrongUse;

@@ -19,6 +19,9 @@ interface Flags {
   watch?: number | true;
   host?: string;
   device?: string;
+  visionDevice?: string;
+  gpuMemory?: number;
+  imageBatch?: number;
   threads?: number;
   json?: boolean;
 }
@@ -56,6 +59,20 @@ export function register(program: Command): void {
     .option('--watch [port]', 'serve a page with the curves and answers, live (default: 6060)', parsePort)
     .option('--host <address>', 'the address that --watch listens on (default: 127.0.0.1, this machine alone)')
     .option('--device <name>', 'what computes (default: run.device)')
+    .option(
+      '--vision-device <name>',
+      "what computes the picture's side: gpu or cpu (default: run.vision_device, or gpu if it fits)",
+    )
+    .option(
+      '--gpu-memory <bytes>',
+      "of the GPU's memory at most (default: run.gpu_memory, or what is free)",
+      parseWhole,
+    )
+    .option(
+      '--image-batch <n>',
+      'pictures encoded at once at most (default: run.image_batch, or what the memory holds)',
+      parseWhole,
+    )
     .option('--threads <n>', "threads that compute, of each process (default: the machine's cores)", parseWhole)
     .option('--json', 'one JSON object a line: the run, then every event')
     .addHelpText(
@@ -114,7 +131,9 @@ async function trainIn(group: ProcessGroup, config: string, flags: Flags, signal
   const threads = flags.threads ?? threadsGiven();
   const set = [...(flags.set ?? [])];
   if (threads !== undefined) set.push(`run.threads=${threads}`);
-  if (flags.device !== undefined) set.push(`run.device=${flags.device}`);
+  const { device, visionDevice, gpuMemory, imageBatch } = flags;
+  const wishes = { device, vision_device: visionDevice, gpu_memory: gpuMemory, image_batch: imageBatch };
+  for (const [key, value] of Object.entries(wishes)) if (value !== undefined) set.push(`run.${key}=${value}`);
   const options: TrainOptions = { group, signal, set, onWarning: (words) => say(`minigpt4: warning: ${words}`) };
   if (flags.resume !== undefined) options.resume = flags.resume;
   if (flags.output !== undefined) options.output = flags.output;

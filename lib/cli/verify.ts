@@ -1,11 +1,12 @@
 // `minigpt4 verify DIR`: a table of every stage's largest error, the allowed one, and whether it passes.
 import { InvalidArgumentError, type Command } from 'commander';
 import { WRITABLE_TYPES, type WritableType } from '../convert/options.js';
-import { checkOptions, loadRules, type LoadOptions } from '../options.js';
+import { checkLoad } from '../load-options.js';
 import type { StageResult } from '../verify/measure.js';
 import type { Tolerance } from '../verify/tolerance.js';
+import type { ComputingOptions } from '../verify/verify.js';
 import { nearest } from '../nearest.js';
-import { exitCodes, flagOf, jsonLine, parseNumber, picked } from './program.js';
+import { exitCodes, flagOf, inFlags, jsonLine, parseNumber, picked } from './program.js';
 
 function parseType(text: string): WritableType {
   const type = WRITABLE_TYPES.find((name) => name === text.toLowerCase());
@@ -26,6 +27,9 @@ export function register(program: Command): void {
     .argument('<dir>', 'fixture directory (expected.json, expected.safetensors, checkpoints, images)')
     .option('--type <type>', 'type of the converted weights', parseType, 'f32' as WritableType)
     .option('--device <name>', 'what computes: cpu, cuda, cuda:N or auto (default: cpu)')
+    .option('--gpu-layers <n>', 'layers of the language model on the GPU (default: as many as fit)', parseNumber)
+    .option('--vision-device <name>', "what computes the picture's side: gpu or cpu (default: gpu if it fits)")
+    .option('--gpu-memory <bytes>', "of the GPU's memory at most (default: what is free)", parseNumber)
     .option('--threads <n>', "threads that compute (default: the machine's cores)", parseNumber)
     .option('--json', 'one JSON object: type, device, allowed, pass, stages')
     .addHelpText(
@@ -38,15 +42,14 @@ Examples:
     .action(run);
 }
 
-interface Flags extends Pick<LoadOptions, 'device' | 'threads'> {
+interface Flags extends ComputingOptions {
   type: WritableType;
   json?: boolean;
 }
 
 async function run(directory: string, flags: Flags): Promise<void> {
-  const computing: Pick<Flags, 'device' | 'threads'> = checkOptions(
-    loadRules,
-    picked(flags, ['device', 'threads']),
+  const computing: ComputingOptions = checkLoad(
+    picked(flags, ['device', 'gpuLayers', 'visionDevice', 'gpuMemory', 'threads']),
     'verify',
     flagOf,
   );
@@ -65,7 +68,7 @@ async function run(directory: string, flags: Flags): Promise<void> {
             head = '';
           },
         }),
-  });
+  }).catch(inFlags);
   const failed = stages.filter(({ pass }) => !pass).length;
   if (flags.json) {
     const { stage, gradient, because } = computed!.allowed;

@@ -1,7 +1,19 @@
 // Every key that a training configuration may have: the original's sections and keys, and ours. The names are the original's, so that its
 // files are read as they are.
 import { z } from 'zod';
-import { deviceRule, devices, deviceWords } from '../options.js';
+import { type Known } from '../nearest.js';
+import {
+  deviceRule,
+  deviceWords,
+  gpuMemoryRule,
+  gpuMemoryWords,
+  imageBatchRule,
+  imageBatchWords,
+  meantDevice,
+  visionDeviceRule,
+  visionDevices,
+  visionDeviceWords,
+} from '../options.js';
 import { scheduleNames } from './schedule.js';
 
 /** A key's rule. Without a rule: known from the original, without a meaning here. */
@@ -9,8 +21,8 @@ export interface Field {
   rule?: z.ZodType;
   /** "expected …" in errors. */
   expected: string;
-  /** Words of which the nearest is proposed. */
-  known?: readonly string[];
+  /** Of which the nearest is proposed. */
+  known?: Known;
   fallback?: unknown;
   needed?: boolean;
   /** A file or folder: `${NAME}` in it is taken from the environment. */
@@ -133,7 +145,10 @@ const run: Section = {
   output_dir: path('a folder for the runs'),
   resume_ckpt_path: path('the path of a checkpoint, of a run, or of a folder with runs'),
   evaluate: only(false),
-  device: field(deviceWords, deviceRule, { known: devices, fallback: 'auto' }),
+  device: field(deviceWords, deviceRule, { known: meantDevice, fallback: 'auto' }),
+  vision_device: field(visionDeviceWords, visionDeviceRule, { known: visionDevices }),
+  gpu_memory: field(gpuMemoryWords, gpuMemoryRule),
+  image_batch: field(imageBatchWords, imageBatchRule),
   threads: field('a whole number from 1 to 1024', z.number().int().min(1).max(1024)),
   max_rows: whole(1, { fallback: 2048 }),
   max_grad_norm: from0({ fallback: 0 }),

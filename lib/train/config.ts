@@ -7,8 +7,9 @@ import { packageRoot } from '../addon.js';
 import type { DataFormat, DatasetConfig } from '../data/options.js';
 import { MiniGptError } from '../errors.js';
 import { systemError } from '../formats/input-file.js';
-import { nearest } from '../nearest.js';
-import { show as shown } from '../options.js';
+import { wishWithoutGpu } from '../load-options.js';
+import { meantBy, nearest } from '../nearest.js';
+import { show, type Device } from '../options.js';
 import { isField, keysOf, randomCrop, sections, wholeFrom1, type Field, type Section } from './config-fields.js';
 import { imageMark } from './examples.js';
 import type { Schedule } from './schedule.js';
@@ -38,7 +39,10 @@ export interface RunSection extends Schedule {
   seed: number;
   output_dir: string;
   resume_ckpt_path?: string;
-  device: string;
+  device: Device;
+  vision_device?: 'cpu' | 'gpu';
+  gpu_memory?: number;
+  image_batch?: number;
   threads?: number;
   max_rows: number;
   max_grad_norm: number;
@@ -261,7 +265,7 @@ class ConfigReader {
     }
     if (node.path && value === '') return; // the original's way to say none
     if (!node.rule.safeParse(value).success) {
-      const meant = typeof value === 'string' && node.known ? nearest(value, node.known) : undefined;
+      const meant = typeof value === 'string' && node.known ? meantBy(value, node.known) : undefined;
       this.#fail(at, `expected ${node.expected}, found ${show(value)}${meant ? ` (did you mean ${meant}?)` : ''}`);
     }
     checked[at.at(-1)!] = value;
@@ -283,6 +287,14 @@ class ConfigReader {
         `expected a divisor of iters_per_epoch (${perEpoch}), so that epochs end with a step, found ${accumulated}`,
       );
     }
+    const { device, vision_device: visionDevice, gpu_memory: gpuMemory } = run as unknown as RunSection;
+    const wishes = { device, ...(visionDevice ? { visionDevice } : {}), ...(gpuMemory ? { gpuMemory } : {}) };
+    const wrong = wishWithoutGpu(wishes, (key) => `run.${snakeCase(key)}`);
+    if (wrong !== undefined)
+      throw new MiniGptError(
+        'ERR_ARGUMENT',
+        `${this.#where(['run', visionDevice === 'gpu' ? 'vision_device' : 'gpu_memory'])}${wrong}`,
+      );
     run['warmup_lr'] ??= run['init_lr'];
     run['job_name'] ??= this.#file === undefined ? 'train' : basename(this.#file).replace(/\.ya?ml$/, '');
     run['output_dir'] ??= join('output', String(run['job_name']));
@@ -452,8 +464,7 @@ function setOwn(object: Record<string, unknown>, key: string, value: unknown): v
   Object.defineProperty(object, key, { value, writable: true, enumerable: true, configurable: true });
 }
 
-/** As JavaScript writes it: whole numbers of the type bigint are none of YAML's. */
-const show = (value: unknown): string => (typeof value === 'bigint' ? `${value}n` : shown(value));
+const snakeCase = (key: string): string => key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);

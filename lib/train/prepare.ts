@@ -225,6 +225,9 @@ async function loadModel(
     ...(files.llm === undefined ? {} : { llm: files.llm }),
     ...(files.projection === undefined ? {} : { projection: files.projection }),
     ...(run.threads === undefined ? {} : { threads: run.threads }),
+    ...(run.vision_device === undefined ? {} : { visionDevice: run.vision_device }),
+    ...(run.gpu_memory === undefined ? {} : { gpuMemory: run.gpu_memory }),
+    ...(run.image_batch === undefined ? {} : { imageBatch: run.image_batch }),
   };
   const loading = addon.loadModel(request).then((model) => {
     opened.push(model);

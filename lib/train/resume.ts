@@ -19,7 +19,7 @@ const binding = [
 const isBinding = (key: string): boolean => key.startsWith('datasets.') || binding.includes(key);
 /** Keys that differ without changing anything that is computed. */
 const isFree = (key: string): boolean =>
-  /^run\.(resume_ckpt_path|output_dir|job_name|device|threads|num_workers|keep|checkpoint_every|valid_|feature_cache|max_pixels)/.test(
+  /^run\.(resume_ckpt_path|output_dir|job_name|device|vision_device|gpu_memory|image_batch|threads|num_workers|keep|checkpoint_every|valid_|feature_cache|max_pixels)/.test(
     key,
   ) || /^model\.(ckpt|init|projection|path|llm)/.test(key);
 
