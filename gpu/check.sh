@@ -220,6 +220,7 @@ assembly() {
   for instruction in HMMA IMMA IDP LDSM LDGSTS LDL STL; do
     printf '%-8s%s\n' "$instruction" "$(grep -c "\b$instruction\b" "$work/sass.txt")"
   done
+  "$node" gpu/conformance/waits.mjs "$package/build/Release/libminigpt4_cuda.so"
 }
 
 for name in machine expand unpack programs check_conformance kernels families sanitizer end_to_end peers bench counters \

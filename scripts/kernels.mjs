@@ -1,6 +1,7 @@
 // Compiles every kernel for the architectures given (80 and 90 without any; `release`: all that a release has) and compares registers and
 // shared memory of each with the table native/ops/cuda/kernels.json. Spills and local memory are errors of the compiler's.
 //   node scripts/kernels.mjs [ARCHITECTURE... | release] [--write]
+// Where cuobjdump and nvdisasm are there (CUOBJDUMP: another), gpu/conformance/waits.mjs looks at the machine code, too.
 // --write: puts what was found into the table. A compiler of another version than the table's may count otherwise: then only spills and
 // the limits of a kernel's launch bounds are checked, and that is said.
 import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
@@ -97,6 +98,16 @@ try {
     }
   };
   await Promise.all(Array.from({ length: availableParallelism() }, worker));
+  const files = readdirSync(objects).map((name) => join(objects, name));
+  if (!architectures.some((one) => Number(one) >= 90)) {
+    // nothing waits
+  } else if ((await run(process.env.CUOBJDUMP ?? 'cuobjdump', ['--version'])).code !== 0) {
+    console.log('cuobjdump was not found: where kernels wait for the launch before is not looked at');
+  } else if (failures === 0) {
+    const { code, output } = await run(process.execPath, [join('gpu', 'conformance', 'waits.mjs'), ...files]);
+    console.log(output.trimEnd());
+    if (code !== 0) failures++;
+  }
 } finally {
   rmSync(objects, { recursive: true, force: true });
 }
