@@ -3,7 +3,13 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { addon, type NativeGenerateRequest, type NativeImage, type NativePromptPart } from '../lib/addon.js';
+import {
+  addon,
+  type NativeGenerateRequest,
+  type NativeImage,
+  type NativeModel,
+  type NativePromptPart,
+} from '../lib/addon.js';
 import { convert } from '../lib/convert.js';
 import type { WritableType } from '../lib/convert/options.js';
 import { MiniGptError } from '../lib/errors.js';
@@ -14,6 +20,18 @@ export const device = process.env['MINIGPT4_TEST_DEVICE'] ?? 'simt';
 export const emulated = device.startsWith('simt');
 
 const fixtures = (name: string): string => fileURLToPath(new URL(`./fixtures/${name}`, import.meta.url));
+
+export type Options = Parameters<typeof addon.loadModel>[0];
+
+/** What `body` makes of a model that is there for it alone, with a context of 128 positions unless the options say otherwise. */
+export async function withModel<T>(options: Options, body: (model: NativeModel) => Promise<T>): Promise<T> {
+  const model = await addon.loadModel({ contextLength: 128, ...options });
+  try {
+    return await body(model);
+  } finally {
+    await model.close();
+  }
+}
 
 export interface DeviceModels {
   folder: string;

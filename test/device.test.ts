@@ -7,7 +7,17 @@ import { MiniGptError } from '../lib/errors.js';
 import { Random } from '../lib/random.js';
 import { relativeError } from '../lib/verify/measure.js';
 import { tolerance } from '../lib/verify/tolerance.js';
-import { device, deviceModels, gray, question, request, scene, type DeviceModels } from './device-models.js';
+import {
+  device,
+  deviceModels,
+  gray,
+  question,
+  request,
+  scene,
+  withModel,
+  type DeviceModels,
+  type Options,
+} from './device-models.js';
 import { rejects } from './rejects.js';
 
 const test = suite(`device ${device}`);
@@ -17,17 +27,6 @@ test.before(() => {
   models = deviceModels();
 });
 test.after(() => models.remove());
-
-type Options = Parameters<typeof addon.loadModel>[0];
-
-async function withModel<T>(options: Options, body: (model: NativeModel) => Promise<T>): Promise<T> {
-  const model = await addon.loadModel({ contextLength: 128, ...options });
-  try {
-    return await body(model);
-  } finally {
-    await model.close();
-  }
-}
 
 /** All stages of a picture and of a prompt with it, and a greedy answer. */
 async function everything(options: Options) {

@@ -5,7 +5,14 @@ import * as assert from 'uvu/assert';
 import { addon, type NativeImage, type NativeModel } from '../lib/addon.js';
 import type { LoadedPair } from '../lib/data/pair.js';
 import { FeatureSource } from '../lib/train/features.js';
-import { device, deviceModels, request, type DeviceModels } from './device-models.js';
+import {
+  device,
+  deviceModels,
+  request,
+  withModel as withShort,
+  type DeviceModels,
+  type Options,
+} from './device-models.js';
 import { rejects } from './rejects.js';
 
 const test = suite(`image batch on cpu and ${device}`);
@@ -16,16 +23,8 @@ test.before(() => {
 });
 test.after(() => models.remove());
 
-type Options = Parameters<typeof addon.loadModel>[0];
-
-async function withModel<T>(options: Options, body: (model: NativeModel) => Promise<T>): Promise<T> {
-  const model = await addon.loadModel({ contextLength: 512, ...options });
-  try {
-    return await body(model);
-  } finally {
-    await model.close();
-  }
-}
+const withModel = <T>(options: Options, body: (model: NativeModel) => Promise<T>) =>
+  withShort({ contextLength: 512, ...options }, body);
 
 const side = 56;
 /** Pictures that differ. */

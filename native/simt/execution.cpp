@@ -211,10 +211,8 @@ void Execution::thread_ends() {
   switch_fiber(mine.state, next.state);  // for good
 }
 
-void Execution::run_next() {
-  Thread& mine = *active_;
-  Thread& next = threads_[schedule_.choose()];
-  if (&next == &mine) return;
+/// Leaves `mine`, and begins `next` or goes on with it.
+void Execution::go_on_with(Thread& next, Thread& mine) {
   if (warps_[next.context.warp].fresh >> next.context.lane & 1) {
     Stack* stack = free_stacks_.back();
     free_stacks_.pop_back();
@@ -225,6 +223,13 @@ void Execution::run_next() {
     current = &next.context;
     switch_fiber(mine.state, next.state);
   }
+}
+
+void Execution::run_next() {
+  Thread& mine = *active_;
+  Thread& next = threads_[schedule_.choose()];
+  if (&next == &mine) return;
+  go_on_with(next, mine);
 }
 
 void Execution::park() {
@@ -239,16 +244,7 @@ void Execution::preempt() {
   // the other one first: this thread joins the ready ones only after it is chosen, or nothing would change
   Thread& next = threads_[schedule_.choose_random()];
   schedule_.make_ready(mine.context.warp, 1u << mine.context.lane);
-  if (warps_[next.context.warp].fresh >> next.context.lane & 1) {
-    Stack* stack = free_stacks_.back();
-    free_stacks_.pop_back();
-    begin_thread(next, stack);
-    start_fiber(mine.state, stack->begin, next.context.stack_end - argument_space(call_->argument_bytes), fiber_entry);
-  } else {
-    active_ = &next;
-    current = &next.context;
-    switch_fiber(mine.state, next.state);
-  }
+  go_on_with(next, mine);
 }
 
 void Execution::abandon() {

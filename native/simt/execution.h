@@ -79,6 +79,7 @@ class Execution {
   void begin_block(uint64_t number);
   void park();
   void thread_ends();
+  void go_on_with(Thread& next, Thread& mine);
   void run_next();
   /// No thread can run, and not all have ended: says where they stand, and gives up.
   [[noreturn]] void stuck();
