@@ -1,4 +1,4 @@
-// What the tests of the emulator's checker share: device memory, a launch's findings, and lines of kernels by their marks.
+// What the tests of the emulator's checker share beside simt_case.h: random numbers, and lines of kernels by their marks.
 #pragma once
 
 #include <cmath>
@@ -10,6 +10,7 @@
 #include "../native/check.h"
 #include "core/error.h"
 #include "simt/report.h"
+#include "simt_case.h"
 #include "simt_kernels/simt_kernels.h"
 
 namespace planted {
@@ -19,29 +20,8 @@ using simt::Finding;
 using simt::FindingKind;
 using simt::Order;
 
-inline const Order all_orders[] = {Order::fifo, Order::lifo, Order::random, Order::priority};
-
-/// Device memory, filled from the host where values are given.
-template <class T>
-class Device {
- public:
-  explicit Device(size_t count) : count_(count) { CHECK(cudaMalloc(&data_, count * sizeof(T)) == cudaSuccess); }
-  explicit Device(const std::vector<T>& values) : Device(values.size()) {
-    CHECK(cudaMemcpy(data_, values.data(), count_ * sizeof(T), cudaMemcpyHostToDevice) == cudaSuccess);
-  }
-  Device(const Device&) = delete;
-  ~Device() { cudaFree(data_); }
-  operator T*() const { return data_; }
-  std::vector<T> values() const {
-    std::vector<T> to(count_);
-    CHECK(cudaMemcpy(to.data(), data_, count_ * sizeof(T), cudaMemcpyDeviceToHost) == cudaSuccess);
-    return to;
-  }
-
- private:
-  size_t count_;
-  T* data_ = nullptr;
-};
+using simt_case::Device;
+using simt_case::findings_of;
 
 inline std::vector<float> random_floats(size_t count, uint64_t seed) {
   std::vector<float> values(count);
@@ -53,20 +33,10 @@ inline std::vector<float> random_floats(size_t count, uint64_t seed) {
   return values;
 }
 
-/// Runs the body with findings collected instead of failing launches, and gives them.
-template <class Body>
-std::vector<Finding> findings_of(const simt::Options& options, Body&& body) {
-  simt::take_findings();
-  simt::Options quiet = options;
-  quiet.findings_fail = false;
-  simt::set_options(quiet);
-  body();
-  simt::set_options({});
-  return simt::take_findings();
-}
+/// The same in the usual order of threads.
 template <class Body>
 std::vector<Finding> findings_of(Body&& body) {
-  return findings_of({}, body);
+  return findings_of(simt::Options{}, body);
 }
 
 /// The line of simt_kernels/`file` that carries the comment "role: … name …".

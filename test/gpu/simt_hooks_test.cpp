@@ -102,7 +102,7 @@ void check_planted(FindingKind kind, const std::string& file, const std::string&
   const int line = line_of(file, "defect", name);
   std::string met = words;
   if (meets) met = place(file, line_of(file, "met by", name));
-  for (const Order order : all_orders) {
+  for (const Order order : simt_case::orders) {
     for (const unsigned preempt_every : {0u, 5u}) {
       const std::vector<Finding> findings = findings_of({.order = order, .preempt_every = preempt_every}, body);
       const std::string missing = lacks(findings, kind, file, line, met);
@@ -150,7 +150,7 @@ TEST("simt hooks: += by several blocks is a race between blocks") {
                 [] { histogram_errors<Defect::lost_update>(500, 20); });
 }
 TEST("simt hooks: a full mask where half of the warp comes") {
-  for (const Order order : all_orders) {
+  for (const Order order : simt_case::orders) {
     const std::vector<Finding> findings =
         findings_of({.order = order}, [] { softmax_error<Defect::half_warp_shuffle>(8, 77); });
     // the other half stands in the next shuffle of the warp: whoever comes later is told of the other
@@ -325,7 +325,7 @@ TEST("simt hooks: a write after reads by others, the writer having read last") {
   });
 }
 TEST("simt hooks: neighbours that write single bytes of one word do not conflict") {
-  for (const Order order : all_orders) {
+  for (const Order order : simt_case::orders) {
     const std::vector<Finding> findings = findings_of({.order = order}, [] {
       const Device<uint8_t> x(std::vector<uint8_t>(90, 1)), y(90);
       (void)gpu::launch(add_one_to_bytes, how(3, 30), y, x, 90);

@@ -124,7 +124,7 @@ TEST("simt traffic: a column of a matrix is a sector for each lane") {
 }
 TEST("simt traffic: the same at every order of the threads") {
   std::map<std::string, int> seen;
-  for (const Order order : all_orders) {
+  for (const Order order : simt_case::orders) {
     simt::begin_traffic();
     findings_of({.order = order, .preempt_every = 7}, [] {
       const Device<float> x(zeros(32 * 32)), y(32);
