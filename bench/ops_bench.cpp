@@ -176,14 +176,15 @@ class Bench {
   }
 
   /// The last `rows` rows of one sequence of `length`.
-  void attend_paged(int rows, int length, int H, int kv_heads, int D) {
-    const std::string title = "attend_paged " + std::to_string(rows) + " of " + std::to_string(length) + ", " +
-                              std::to_string(H) + "/" + std::to_string(kv_heads) + " x " + std::to_string(D);
+  void attend_paged(Type type, int rows, int length, int H, int kv_heads, int D) {
+    const std::string title = std::string("attend_paged ") + name(type) + " " + std::to_string(rows) + " of " +
+                              std::to_string(length) + ", " + std::to_string(H) + "/" + std::to_string(kv_heads) +
+                              " x " + std::to_string(D);
     if (!wanted(title)) return;
     const int pages = (length + kPagePositions - 1) / kPagePositions;
-    const size_t values = size_t(pages) * kv_heads * kPagePositions * D;
+    const size_t bytes = size_t(pages) * kv_heads * kv_head_bytes(type, D);
     KvPages cache{
-        ops_->allocate(values * 2, "bench"), ops_->allocate(values * 2, "bench"), Type::F16, pages, kv_heads, D};
+        ops_->allocate(bytes, "bench"), ops_->allocate(bytes, "bench"), type, pages, kv_heads, D};
     std::vector<int32_t> positions, table, all{0, length}, last{0, rows};
     for (int i = 0; i < length; ++i) positions.push_back(i);
     for (int i = 0; i < pages; ++i) table.push_back(i);
@@ -192,7 +193,7 @@ class Bench {
     ops_->kv_write(cache, kv, kv, {length, 1, pages, all.data(), positions.data(), table.data()});
     const RaggedBatch batch{rows, 1, pages, last.data(), positions.data() + length - rows, table.data()};
     const double seen = double(rows) * (length - rows / 2.0);
-    time(title, 4.0 * H * D * seen, double(values) * 4, [&] { ops_->attend_paged(y, q, cache, batch, H, 0.1f); });
+    time(title, 4.0 * H * D * seen, double(bytes) * 2, [&] { ops_->attend_paged(y, q, cache, batch, H, 0.1f); });
     for (void* memory : {cache.k, cache.v, static_cast<void*>(q), static_cast<void*>(y), static_cast<void*>(kv)})
       ops_->release(memory);
   }
@@ -250,10 +251,12 @@ void run(const Settings& settings) {
     bench.matmul(type, 128, 11008, 4096);
   }
   bench.matmul(Type::Q4_0, 1, 256, 256);  // what handing out pieces costs
-  bench.attend_paged(1, 2000, 32, 32, 128);
-  bench.attend_paged(1, 2000, 32, 4, 64);
-  bench.attend_paged(256, 512, 32, 32, 128);
-  bench.attend_paged(256, 512, 32, 4, 64);
+  for (Type type : {Type::F32, Type::F16, Type::Q8_0}) {
+    bench.attend_paged(type, 1, 2000, 32, 32, 128);
+    bench.attend_paged(type, 1, 2000, 32, 4, 64);
+    bench.attend_paged(type, 256, 512, 32, 32, 128);
+    bench.attend_paged(type, 256, 512, 32, 4, 64);
+  }
   bench.rows();
   for (Type type : {Type::F32, Type::F16, Type::Q4_0, Type::Q8_0, Type::Q4_K, Type::Q6_K}) {  // training, Vicuna 7B
     bench.matmul(type, 512, 4096, 11008);

@@ -93,7 +93,7 @@ export interface NativeLoadOptions {
   contextLength?: number;
   /** Positions of all sequences together that the KV cache holds; default: contextLength. */
   cacheLength?: number;
-  kvType?: 'f16' | 'f32';
+  kvType?: 'f16' | 'f32' | 'q8_0';
   /** Called with fractions 0..1 while weights are read. */
   onProgress?: (fraction: number) => void;
 }

@@ -14,7 +14,15 @@ export { MiniGptError, type ErrorCode } from './errors.js';
 export { exportProjection, type ExportFormat, type ExportOptions, type ExportResult } from './export.js';
 export type { Picture, RawPicture } from './image.js';
 export { MiniGPT4, defaultPrompt, embeddedModelPath, type ModelInfo } from './model.js';
-export type { ChatOptions, CpuLevel, DescribeOptions, Device, GenerateOptions, LoadOptions } from './options.js';
+export type {
+  ChatOptions,
+  CpuLevel,
+  DescribeOptions,
+  Device,
+  GenerateOptions,
+  KvType,
+  LoadOptions,
+} from './options.js';
 export { templateNames, type TemplateName } from './prompt.js';
 export { Run, type Answer } from './run.js';
 export type { CheckpointEvent, RunFacts, SkipEvent, StepEvent, TrainEvent, ValidationEvent } from './train/events.js';

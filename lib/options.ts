@@ -46,6 +46,9 @@ export type Device = 'auto' | 'cpu' | 'cuda' | `cuda:${number}` | 'simt' | `simt
 /** Instruction set levels of the CPU. */
 export type CpuLevel = 'scalar' | 'avx2' | 'avx512';
 
+/** Number types of cached keys and values. */
+export type KvType = 'f16' | 'f32' | 'q8_0';
+
 export interface LoadOptions {
   /** A bundle or a vision file. Default: the environment's MINIGPT4_MODEL, or else the embedded miniature. */
   model?: string | URL;
@@ -74,8 +77,11 @@ export interface LoadOptions {
   contextLength?: number;
   /** Positions of all conversations together. Default: contextLength. */
   cacheLength?: number;
-  /** Number type of cached keys and values. Default: 'f16'. */
-  kvType?: 'f16' | 'f32';
+  /**
+   * Number type of cached keys and values. Default: 'f16'. 'q8_0' takes half the memory, rounds to 8 bits a block of 32 of a head's values, and is
+   * for device 'cpu' alone.
+   */
+  kvType?: KvType;
   /** The conversation template's name. Default: the model file's. */
   template?: TemplateName;
   /** Pixels that a picture may have at most. Default: 100 million. */
@@ -161,7 +167,7 @@ const loadFields: Fields<LoadOptions> = {
   cpuLevel: field(`one of ${cpuLevels.join(', ')}`, z.enum(cpuLevels), cpuLevels),
   contextLength: field(`a whole number from 1 to ${most}`, whole(1, most)),
   cacheLength: field(`a whole number from 1 to ${most}`, whole(1, most)),
-  kvType: field("'f16' or 'f32'", z.enum(['f16', 'f32'])),
+  kvType: field("'f16', 'f32' or 'q8_0'", z.enum(['f16', 'f32', 'q8_0'])),
   maxPixels: field('a whole number from 1', whole(1, Number.MAX_SAFE_INTEGER)),
   onProgress: field(
     'a function',

@@ -236,6 +236,14 @@ test('what does not fit is said before anything is loaded', async () => {
   assert.equal([gpuLayers, visionDevice], [0, 'cpu']);
 });
 
+test('a cache of 8-bit keys and values is for layers on the CPU', async () => {
+  const options = { model: await models.model('tiny-llama2', 'q8_0'), device, kvType: 'q8_0' } as const;
+  const error = await rejects('ERR_UNSUPPORTED', addon.loadModel(options));
+  assert.match(error.message, /kvType is q8_0, .*: expected f16 or f32 for layers on simt.*, or gpuLayers 0/);
+  const { gpuLayers, visionDevice } = await withModel({ ...options, gpuLayers: 0 }, async (from) => from.info());
+  assert.equal([gpuLayers, visionDevice], [0, 'gpu']);
+});
+
 test('what a model holds of the device right after loading is no more than it may', async () => {
   const model = await models.model('tiny-llama2', 'q8_0');
   const load = (more: Partial<Options>) =>

@@ -109,7 +109,7 @@ errors('a wrong option is named with what was expected and found', () => {
   assert.match(failure(() => checkOptions(describeRules, null as never, 'describe()')).message, /found null/);
   assert.match(
     failure(() => checkOptions(loadRules, { kvType: 'q8' }, 'MiniGPT4.load()')).message,
-    /kvType: expected 'f16' or 'f32', found "q8"/,
+    /kvType: expected 'f16', 'f32' or 'q8_0', found "q8"/,
   );
   assert.match(
     failure(() => checkOptions(loadRules, { threads: 0 }, 'MiniGPT4.load()')).message,

@@ -9,7 +9,9 @@ import {
   packageRoot,
   type NativeGenerateRequest,
   type NativeImage,
+  type NativeLoadOptions,
   type NativeModel,
+  type NativeModelInfo,
   type NativePromptPart,
 } from '../lib/addon.js';
 import { readPicture } from '../lib/image.js';
@@ -25,7 +27,9 @@ const questions = [
 ];
 const pictures = ['models/example.jpg', 'test/fixtures/tiny-llama2/images/scene.png'];
 
-async function load(options: { threads?: number; cpuLevel?: string; cacheLength?: number } = {}): Promise<NativeModel> {
+async function load(
+  options: Pick<NativeLoadOptions, 'threads' | 'cpuLevel' | 'cacheLength' | 'kvType'> = {},
+): Promise<NativeModel> {
   return addon.loadModel({ model: embeddedModelPath, contextLength: 512, ...options });
 }
 
@@ -77,8 +81,8 @@ test.before(async () => {
 });
 test.after(() => model.close());
 
-test('among eight chats at once each answer is what it is alone', async () => {
-  const many = await load({ cacheLength: 8 * 512 });
+/** Every question about every picture, all at once. */
+async function together(many: NativeModel): Promise<string[]> {
   const running: Promise<string>[] = [];
   for (const picture of pictures) {
     const image = await encode(many, picture);
@@ -91,8 +95,29 @@ test('among eight chats at once each answer is what it is alone', async () => {
       );
     }
   }
-  assert.equal(await Promise.all(running), expected);
+  return Promise.all(running);
+}
+
+test('among eight chats at once each answer is what it is alone', async () => {
+  const many = await load({ cacheLength: 8 * 512 });
+  assert.equal(await together(many), expected);
   await many.close();
+});
+
+test('a cache of 8-bit keys and values takes about half the memory and keeps that promise at every level', async () => {
+  const cacheBytes = ({ memory }: NativeModelInfo) => memory.find(({ owner }) => owner.startsWith('kv cache'))!.bytes;
+  let first: string[] | undefined;
+  for (const cpuLevel of addon.cpuLevels()) {
+    const narrow = await load({ cpuLevel, kvType: 'q8_0', cacheLength: 8 * 512 });
+    const wide = await load({ cpuLevel, cacheLength: 8 * 512 });
+    const ratio = cacheBytes(narrow.info()) / cacheBytes(wide.info());
+    await wide.close();
+    assert.ok(ratio > 0.5 && ratio < 0.57, `${ratio} of the bytes: a code and a 32nd of a scale for 2 bytes`);
+    const answers = await together(narrow);
+    assert.equal(answers, await alone(narrow));
+    assert.equal(answers, (first ??= answers), cpuLevel);
+    await narrow.close();
+  }
 });
 
 test('with a cache that holds one chat the others wait and answer the same', async () => {

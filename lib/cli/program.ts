@@ -59,7 +59,7 @@ export const flagOf = (key: string): string => `--${key.replace(/[A-Z]/g, (lette
 
 export type ModelFlags = Pick<
   LoadOptions,
-  'device' | 'gpuLayers' | 'visionDevice' | 'imageBatch' | 'gpuMemory' | 'threads' | 'contextLength'
+  'device' | 'gpuLayers' | 'visionDevice' | 'imageBatch' | 'gpuMemory' | 'threads' | 'contextLength' | 'kvType'
 > & {
   model?: string;
   llm?: string;
@@ -81,7 +81,8 @@ export function addModelFlags(command: Command): Command {
     )
     .option('--gpu-memory <bytes>', "of the GPU's memory at most (default: what is free)", parseNumber)
     .option('--threads <n>', "threads that compute (default: the machine's cores)", parseNumber)
-    .option('--context-length <n>', "positions of a conversation at most (default: the model's)", parseNumber);
+    .option('--context-length <n>', "positions of a conversation at most (default: the model's)", parseNumber)
+    .option('--kv-type <type>', 'of cached keys and values: f16, f32 or, on the CPU, q8_0 (default: f16)');
 }
 
 export function modelFlags(flags: ModelFlags & PictureFlags): LoadOptions {
@@ -96,6 +97,7 @@ export function modelFlags(flags: ModelFlags & PictureFlags): LoadOptions {
     'gpuMemory',
     'threads',
     'contextLength',
+    'kvType',
     'maxPixels',
   ]);
 }

@@ -446,8 +446,8 @@ EngineOptions to_engine_options(const Napi::Object& o) {
   if (has(o, "cacheLength")) options.cache_length = int(to_integer(o.Get("cacheLength"), "cacheLength", 1, kLongest));
   if (has(o, "kvType")) {
     options.kv_type = to_type(o.Get("kvType"), "kvType");
-    if (options.kv_type != Type::F16 && options.kv_type != Type::F32) {
-      fail(code::argument, "kvType: expected f16 or f32, found ", name(options.kv_type));
+    if (options.kv_type != Type::F16 && options.kv_type != Type::F32 && options.kv_type != Type::Q8_0) {
+      fail(code::argument, "kvType: expected f16, f32 or q8_0, found ", name(options.kv_type));
     }
   }
   return options;

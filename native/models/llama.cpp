@@ -8,7 +8,7 @@
 namespace minigpt4 {
 
 KvCache::KvCache(Ops& ops, const LlamaConfig& c, Type type, int pages, LayerRange range) : begin_(range.begin) {
-  const int64_t bytes = int64_t(pages) * c.kv_heads * kPagePositions * c.head_dim * int64_t(info(type).block_bytes);
+  const int64_t bytes = int64_t(pages) * c.kv_heads * int64_t(kv_head_bytes(type, c.head_dim));
   for (int i = range.begin; i < range.end; ++i) {
     memory_.emplace_back(ops, bytes, "kv cache");
     void* k = memory_.back();

@@ -104,13 +104,17 @@ Placement place(const ModelFiles& files, const Ops& device, const PlacementWishe
     fail(code::argument, "gpuLayers is ", *wishes.device_layers, ", but the language model has ", c.depth,
          " layers: expected 0 to ", c.depth);
   }
+  if (cache.type == Type::Q8_0 && wishes.device_layers != 0) {
+    fail(code::unsupported, "kvType is q8_0, which the CPU alone computes: expected f16 or f32 for layers on ",
+         device.describe(), ", or gpuLayers 0");
+  }
   const size_t free = device.room();
 
   SizeOf sizes(device, file);
   LlamaWeights weights;
   visit_tensors(c, weights, sizes);
   sizes.layers.resize(size_t(c.depth));
-  const size_t page = size_t(c.kv_heads) * kPagePositions * size_t(c.head_dim) * info(cache.type).block_bytes;
+  const size_t page = size_t(c.kv_heads) * kv_head_bytes(cache.type, c.head_dim);
   const size_t kv = 2 * device.taken(size_t(cache.pages) * page);
   // the engine's own: rows of a pass, logits, and a bit for each id that an answer has generated
   const size_t engine = size_t(cache.max_rows) * size_t(c.width) * sizeof(float) +

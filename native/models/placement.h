@@ -29,6 +29,7 @@ struct CacheWishes {
 /// The language model's layers go up first, from the last one back, because a token waits for each of them; the picture's
 /// side joins them where there is room for both, with as many pictures at once as half of what is left then holds: the other
 /// half is for what comes later, a trainer say. Errors: ERR_ARGUMENT (more layers or pictures than there can be),
+/// ERR_UNSUPPORTED (a cache of type Q8_0 for layers on a device),
 /// ERR_OUT_OF_MEMORY with bytes needed, bytes free and the layers or pictures that would fit, where a wish does not, or
 /// where nothing does and nothing in particular was wished.
 Placement place(const ModelFiles& files, const Ops& device, const PlacementWishes& wishes, const CacheWishes& cache);

@@ -42,14 +42,24 @@ inline constexpr int kPagePositions = 16;
 /// Pages that so many positions of one sequence take.
 inline int pages_for(int positions) { return (positions + kPagePositions - 1) / kPagePositions; }
 
-/// One layer's keys and values in pages of `type` (F32, F16): k is [pages][kv_heads][head_dim][kPagePositions], so that
-/// the scores of a page are one product with 16 columns; v is [pages][kv_heads][kPagePositions][head_dim].
+/// One layer's keys and values in pages of `type`: k is [pages][kv_heads][head_dim][kPagePositions], so that the scores of a
+/// page are one product with 16 columns; v is [pages][kv_heads][kPagePositions][head_dim]. F32, F16, or Q8_0 (the CPU alone):
+/// then a head's codes in a page, one byte each in that order, are followed by its scales as float16,
+/// [blocks of 32 of head_dim][kPagePositions], and by nothing up to a multiple of 64 bytes.
 struct KvPages {
   void* k = nullptr;
   void* v = nullptr;
   Type type = Type::F16;
   int pages = 0, kv_heads = 0, head_dim = 0;
 };
+
+/// Bytes of one head's keys, or values, in a page.
+inline size_t kv_head_bytes(Type type, int head_dim) {
+  const size_t values = size_t(kPagePositions) * size_t(head_dim);
+  if (type != Type::Q8_0) return values * info(type).block_bytes;
+  const size_t scales = (size_t(head_dim) + 31) / 32 * kPagePositions * sizeof(uint16_t);
+  return (values + scales + 63) / 64 * 64;
+}
 
 /// Rows of several sequences laid end to end. Sequence b owns rows [offsets[b], offsets[b+1]); row t stands at position
 /// positions[t] of its sequence, positions of a sequence rising by one; position p of sequence b lives in page

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <span>
 
 #include "check.h"
 #include "ops_case.h"
@@ -22,8 +23,8 @@ void attend_exactly(const float* q, Row key, Row value, int n, int D, double sca
     for (int d = 0; d < D; ++d) dot += double(q[d]) * key(i)[d], size += std::fabs(double(q[d]) * key(i)[d]);
     p[i] = dot * scale;
     largest = std::max(largest, p[i]);
-    // the query's scaling and a chain over D
-    score_error = std::max(score_error, (D + 2) * kRounding * size * scale);
+    // the query's scaling and a chain over D; in a cache of Q8_0 the scales' products, here and in what is expected
+    score_error = std::max(score_error, (D + 4) * kRounding * size * scale);
   }
   for (double& each : p) each = std::exp(each - largest), sum += each;
   for (int d = 0; d < D; ++d) {
@@ -31,8 +32,9 @@ void attend_exactly(const float* q, Row key, Row value, int n, int D, double sca
     y[d] = 0;
     for (int i = 0; i < n; ++i) y[d] += p[i] / sum * value(i)[d], size += p[i] / sum * std::fabs(value(i)[d]);
     // A weight's relative error: the score's and the largest one's, the difference's rounding (scores up to 60 apart
-    // matter), 4 of exp, then the chain over the positions, the sum of lanes and the division; the same for the sum.
-    error[d] = size * (4 * score_error + 2 * 60 * kRounding + (2 * n + 20) * kRounding);
+    // matter), 4 of exp, then the chain over the positions, the sum of lanes and the division; the same for the sum. Of
+    // Q8_0 also a scale's product, here and in what is expected.
+    error[d] = size * (4 * score_error + 2 * 60 * kRounding + (2 * n + 22) * kRounding);
   }
 }
 
@@ -154,7 +156,7 @@ struct Cache {
   OnDevice<uint8_t> k, v;
   KvPages pages;
   static size_t bytes(const Paged& c, const PagedData& data) {
-    return size_t(data.pages) * c.kv_heads * kPagePositions * c.D * (c.type == Type::F16 ? 2 : 4);
+    return size_t(data.pages) * c.kv_heads * kv_head_bytes(c.type, c.D);
   }
   Cache(Ops& ops, const Paged& c, const PagedData& data)
       : k(ops, bytes(c, data), uint8_t(0xff)),
@@ -180,8 +182,30 @@ const std::vector<Paged>& paged_cases() {
       {Type::F32, 6, 2, 88, {40, 41, 17}, {37, 1, 17}},
       {Type::F16, 8, 1, 20, {5, 50}, {5, 20}},
       {Type::F16, 2, 2, 128, {300}, {29}},
+      {Type::Q8_0, 4, 4, 64, {70, 33, 16, 1}, {1, 33, 3, 1}},
+      {Type::Q8_0, 6, 2, 88, {40, 41, 17}, {37, 1, 17}},
+      {Type::Q8_0, 8, 1, 20, {5, 50}, {5, 20}},
+      {Type::Q8_0, 2, 2, 128, {300}, {29}},
   };
   return cases;
+}
+
+/// What is left of values in a cache of that type: Q8_0 by blocks of 32 of a head's D, each with a scale of its own.
+void round_to(Type type, Floats& values, int D) {
+  if (type == Type::F16) {
+    for (float& each : values) each = half_to_float(float_to_half(each));
+  }
+  if (type != Type::Q8_0) return;
+  for (size_t head = 0; head < values.size(); head += size_t(D)) {
+    for (int b = 0; b < D; b += 32) {
+      const std::span<float> block(&values[head + size_t(b)], size_t(std::min(32, D - b)));
+      float most = 0;
+      for (float each : block) most = std::max(most, std::fabs(each));
+      const float scale = half_to_float(float_to_half(most / 127.0f));
+      const float inverse = scale > 0 ? 1.0f / scale : 0.0f;
+      for (float& each : block) each = scale * std::clamp(std::nearbyint(each * inverse), -127.0f, 127.0f);
+    }
+  }
 }
 
 }  // namespace
@@ -199,10 +223,7 @@ TEST("ops: attention over pages") {
     size_t to = 0;
     for (int b : sequences) {
       Floats k = data.k[b], v = data.v[b];
-      if (c.type == Type::F16) {
-        for (float& each : k) each = half_to_float(float_to_half(each));
-        for (float& each : v) each = half_to_float(float_to_half(each));
-      }
+      for (Floats* each : {&k, &v}) round_to(c.type, *each, c.D);
       for (int p = from[b]; p < c.lengths[b]; ++p) {
         for (int h = 0; h < c.H; ++h, to += c.D) {
           const int kv_head = h / (c.H / c.kv_heads);

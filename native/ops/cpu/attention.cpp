@@ -1,73 +1,9 @@
-// The KV cache's pages and both attentions, shared among threads by head and by tile of queries.
+// Both attentions, shared among threads by head and by tile of queries.
 #include <algorithm>
-#include <cstring>
 
 #include "ops/cpu/cpu_ops.h"
 
 namespace minigpt4::cpu {
-
-namespace {
-
-static_assert(kPagePositions == kGroup, "a page's keys are a group of 16 columns");
-
-size_t value_bytes(const KvPages& cache) { return cache.type == Type::F16 ? 2 : 4; }
-/// Values of one page of one key-value head.
-int64_t head_values(const KvPages& cache) { return int64_t(kPagePositions) * cache.head_dim; }
-
-/// Stores a row's keys of one head as column `slot` of [D][16], and its values as row `slot` of [16][D].
-template <class Value>
-void write_position(Value* k_page, Value* v_page, const Value* k, const Value* v, int D, int slot) {
-  for (int d = 0; d < D; ++d) k_page[d * kPagePositions + slot] = k[d];
-  std::memcpy(v_page + int64_t(slot) * D, v, size_t(D) * sizeof(Value));
-}
-
-}  // namespace
-
-void CpuOps::rope_kv_write(const KvPages& cache, float* q, float* k, const float* v, const float* table, int H,
-                           int half, const RaggedBatch& batch) {
-  rope(q, table, batch.rows, H, cache.head_dim, half);
-  rope(k, table, batch.rows, cache.kv_heads, cache.head_dim, half);
-  kv_write(cache, k, v, batch);
-}
-
-void CpuOps::kv_write(const KvPages& cache, const float* k, const float* v, const RaggedBatch& batch) {
-  const int D = cache.head_dim, heads = cache.kv_heads;
-  uint16_t* narrow = nullptr;  // [threads][2][D]
-  const auto carve = [&](Carver carver) {
-    narrow = carver.take<uint16_t>(int64_t(threads_.threads()) * 2 * D);
-    return carver.size();
-  };
-  carve(Carver(workspace_.get(carve(Carver()))));
-  rows_in_pieces(heads, int64_t(batch.rows) * D * 2, [&](int64_t begin, int64_t end, int thread) {
-    uint16_t *k_half = narrow + int64_t(thread) * 2 * D, *v_half = k_half + D;
-    for (int64_t h = begin; h < end; ++h) {
-      for (int b = 0; b < batch.sequences; ++b) {
-        const int32_t* pages = batch.page_table + int64_t(b) * batch.max_pages;
-        for (int t = batch.offsets[b]; t < batch.offsets[b + 1]; ++t) {
-          const int position = batch.positions[t], slot = position % kPagePositions;
-          const int64_t at = (int64_t(pages[position / kPagePositions]) * heads + h) * head_values(cache);
-          const float *k_row = k + (int64_t(t) * heads + h) * D, *v_row = v + (int64_t(t) * heads + h) * D;
-          if (cache.type == Type::F16) {
-            level_.to_half(k_half, k_row, D);
-            level_.to_half(v_half, v_row, D);
-            write_position(static_cast<uint16_t*>(cache.k) + at, static_cast<uint16_t*>(cache.v) + at, k_half, v_half,
-                           D, slot);
-          } else {
-            write_position(static_cast<float*>(cache.k) + at, static_cast<float*>(cache.v) + at, k_row, v_row, D, slot);
-          }
-        }
-      }
-    }
-  });
-}
-
-void CpuOps::kv_copy_page(const KvPages& cache, int to, int from) {
-  const size_t bytes = size_t(head_values(cache)) * cache.kv_heads * value_bytes(cache);
-  for (void* memory : {cache.k, cache.v}) {
-    std::byte* pages = static_cast<std::byte*>(memory);
-    std::memcpy(pages + to * bytes, pages + from * bytes, bytes);
-  }
-}
 
 void CpuOps::attend_paged(float* y, const float* q, const KvPages& cache, const RaggedBatch& batch, int H,
                           float scale) {
@@ -104,21 +40,21 @@ void CpuOps::attend_paged(float* y, const float* q, const KvPages& cache, const 
       const int head = int(within / tiles), row = batch.offsets[b];
       const int vectors = (batch.offsets[b + 1] - row) * heads, m = int(within % tiles) * tile;
       const int64_t first_query = row * stride + int64_t(head) * heads * D;
-      const int64_t first_value = head * head_values(cache);
-      const size_t bytes = value_bytes(cache);
+      const size_t head_bytes = kv_head_bytes(cache.type, D), first_byte = size_t(head) * head_bytes;
       const PagedAttention a{y + first_query,
                              q + first_query,
                              stride,
                              heads,
                              D,
-                             head_values(cache) * cache.kv_heads,
-                             static_cast<const std::byte*>(cache.k) + first_value * bytes,
-                             static_cast<const std::byte*>(cache.v) + first_value * bytes,
+                             cache.type,
+                             head_bytes * size_t(cache.kv_heads),
+                             static_cast<const uint8_t*>(cache.k) + first_byte,
+                             static_cast<const uint8_t*>(cache.v) + first_byte,
                              batch.page_table + int64_t(b) * batch.max_pages,
                              batch.positions + row,
                              longest,
                              scale};
-      level_.attend_paged(a, cache.type == Type::F16, m, std::min(m + tile, vectors), scratch + thread * scratch_each);
+      level_.attend_paged(a, m, std::min(m + tile, vectors), scratch + thread * scratch_each);
     }
   });
 }

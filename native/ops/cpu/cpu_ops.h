@@ -1,5 +1,5 @@
 // The Ops of the CPU: shares each op among threads in pieces and hands the pieces to the level's kernels. Members are
-// defined by family: cpu_ops.cpp (memory, weights), matmul.cpp, rows.cpp, attention.cpp, sample.cpp,
+// defined by family: cpu_ops.cpp (memory, weights), matmul.cpp, rows.cpp, kv.cpp, attention.cpp, sample.cpp,
 // matmul_gradient.cpp, attention_gradient.cpp, training_rows.cpp (the other gradients, loss, optimizer).
 #pragma once
 
@@ -78,6 +78,9 @@ class CpuOps final : public Ops {
   void rows_in_pieces(int64_t count, int64_t values, const Pieces& body);
   /// Fills the packed matrix with rows as a MatrixView has them.
   void pack(PackedMatrix& w, const void* rows);
+  /// turn(t, kv head) for each, then its keys and values into the cache.
+  template <class Turn>
+  void write_heads(const KvPages& cache, const float* k, const float* v, const RaggedBatch& batch, Turn turn);
   struct RoundedRows;
   struct PreparedRows;
   /// Rows [first, first + T) for all products, in the workspace.

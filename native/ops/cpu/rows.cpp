@@ -5,23 +5,9 @@
 #include <cstring>
 
 #include "ops/cpu/cpu_ops.h"
+#include "ops/cpu/turn.h"
 
 namespace minigpt4::cpu {
-
-namespace {
-
-/// Turns the pairs of a row's heads by the angles of `turn` (cosine, sine), or back if direction is -1.
-void turn_row(float* x, const float* turn, int H, int D, int half, float direction) {
-  for (int h = 0; h < H; ++h, x += D) {
-    for (int i = 0; i < 2 * half; i += 2) {
-      const float a = x[i], b = x[i + 1], c = turn[i], s = direction * turn[i + 1];
-      x[i] = a * c - b * s;
-      x[i + 1] = a * s + b * c;
-    }
-  }
-}
-
-}  // namespace
 
 void CpuOps::layer_norm(float* y, const float* x, const float* weight, const float* bias, int T, int C, float eps) {
   rows_in_pieces(T, C, [&](int64_t begin, int64_t end, int) {
@@ -73,13 +59,13 @@ void CpuOps::rope_table(float* table, const int32_t* positions, const float* fre
 
 void CpuOps::rope(float* x, const float* table, int T, int H, int D, int half) {
   rows_in_pieces(T, int64_t(H) * D, [&](int64_t begin, int64_t end, int) {
-    for (int64_t t = begin; t < end; ++t) turn_row(x + t * H * D, table + t * half * 2, H, D, half, 1.0f);
+    for (int64_t t = begin; t < end; ++t) turn_heads(x + t * H * D, table + t * half * 2, H, D, half, 1.0f);
   });
 }
 
 void CpuOps::rope_dx(float* dx, const float* table, int T, int H, int D, int half) {
   rows_in_pieces(T, int64_t(H) * D, [&](int64_t begin, int64_t end, int) {
-    for (int64_t t = begin; t < end; ++t) turn_row(dx + t * H * D, table + t * half * 2, H, D, half, -1.0f);
+    for (int64_t t = begin; t < end; ++t) turn_heads(dx + t * H * D, table + t * half * 2, H, D, half, -1.0f);
   });
 }
 

@@ -17,6 +17,9 @@
 #include "ops/cpu/kernels/softmax.h"
 // and the attentions use all
 #include "ops/cpu/kernels/attention_dense.h"
+#include "ops/cpu/kernels/kv_floats.h"
+#include "ops/cpu/kernels/kv_q8.h"
+// which two it reads through
 #include "ops/cpu/kernels/attention_paged.h"
 // training
 #include "ops/cpu/kernels/attention_gradient.h"
@@ -43,6 +46,7 @@ constexpr Level table(const char* name) {
           .silu_mul = silu_mul,
           .exponential = exponential,
           .to_half = to_half,
+          .to_q8 = to_q8,
           .attend_dense = attend_dense,
           .attend_paged = attend_paged,
           .matmul_dx = matmul_dx,

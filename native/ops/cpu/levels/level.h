@@ -90,8 +90,9 @@ struct PagedAttention {
   const float* q;  // likewise
   int64_t stride;  // floats between rows of q and y
   int heads, D;
-  int64_t page_values;  // values from a page to the next in k and v
-  const void *k, *v;    // page 0 of this key-value head: k [D][16], v [16][D] a page
+  Type type;             // F32, F16, Q8_0
+  size_t page_bytes;     // from a page to the next in k and v
+  const uint8_t *k, *v;  // page 0 of this key-value head: k [D][16], v [16][D] a page, as KvPages says
   const int32_t* pages;
   const int32_t* positions;
   int longest;  // positions of the scratch's score rows, a multiple of 16
@@ -142,11 +143,13 @@ struct Level {
   void (*silu_mul)(float* y, const float* gate, const float* up, int64_t n);
   void (*exponential)(float* y, const float* x, int64_t n);  // what the softmax uses; here for its test
   void (*to_half)(uint16_t* y, const float* x, int64_t n);
+  /// Blocks of 32 of the n values (the last one may be shorter) to codes and the scales d that they are multiplied with.
+  void (*to_q8)(int8_t* codes, uint16_t* d, const float* x, int n);
 
   /// Query rows [t0, t1) of one head. scratch: dense_scratch floats.
   void (*attend_dense)(const DenseAttention& a, int t0, int t1, float* scratch);
-  /// Query vectors [m0, m1), at most float_rows. scratch: paged_scratch floats. `half`: the cache is F16.
-  void (*attend_paged)(const PagedAttention& a, bool half, int m0, int m1, float* scratch);
+  /// Query vectors [m0, m1), at most float_rows. scratch: paged_scratch floats.
+  void (*attend_paged)(const PagedAttention& a, int m0, int m1, float* scratch);
 
   /// Groups of 16 columns [g0, g1), g0 even, times tiles [i0, i1). scratch: float_scratch(groups, tiles) floats.
   void (*matmul_dx)(const GradientMatmul& m, int64_t g0, int64_t g1, int i0, int i1, float* scratch);
@@ -174,8 +177,9 @@ static constexpr int64_t float_scratch(int64_t groups, int tiles) {
 static constexpr int64_t dense_scratch(int Tk, int D) {
   return padded(Tk) * D + padded(D) * Tk + kMostTileRows * (score_stride(Tk) + D + padded(D));
 }
+/// Also the weights of a page's positions times its scales, where it has scales: 16 for each block of 32 of D.
 static constexpr int64_t paged_scratch(int longest, int D) {
-  return kMostTileRows * (score_stride(longest) + D + padded(D));
+  return kMostTileRows * (score_stride(longest) + D + padded(D) + (int64_t(D) + 31) / 32 * kGroup);
 }
 static constexpr int64_t gradient_scratch(int queries, int keys, int D) {
   return 2 * padded(keys) * D + padded(D) * keys + kGradientQueries * (2 * score_stride(keys) + D + 3 * padded(D)) +
