@@ -53,7 +53,7 @@ struct Photo {
   const char* name;
   uint64_t hash;
 };
-// equal to resized224.* of the model fixtures
+// of Pillow's 224 x 224; the fixture tiny-llama2 has the second one's bytes
 constexpr Photo photos[] = {
     {"gray", 0x4a39faf9268c5ee5},
     {"scene", 0xd41d07cb568fd076},
