@@ -43,9 +43,10 @@ struct Q8Page {
   const uint16_t* scales;
 };
 
-/// Scores of R queries with G pages of 16 positions side by side.
+/// Scores of R queries with G pages of 16 positions side by side; `next` are those that come after them.
 template <int R, int G>
-inline void score_q8(const float* queries, int D, const Q8Page* pages, float* scores, int64_t score_width) {
+inline void score_q8(const float* queries, int D, const Q8Page* pages, const Q8Page* next, float* scores,
+                     int64_t score_width) {
   constexpr int N = G * kParts;
   F sum[R][N];
 #pragma GCC unroll 12
@@ -62,6 +63,8 @@ inline void score_q8(const float* queries, int D, const Q8Page* pages, float* sc
       for (int n = 0; n < N; ++n) part[r][n] = zero();
     }
     for (int i = b; i < end; ++i) {
+#pragma GCC unroll 4
+      for (int g = 0; g < G; ++g) __builtin_prefetch(next[g].codes + 16 * i);
       F code[N];
 #pragma GCC unroll 8
       for (int n = 0; n < N; ++n) code[n] = load_i8(pages[n / kParts].codes + 16 * i + (n % kParts) * kLanes);
@@ -74,6 +77,7 @@ inline void score_q8(const float* queries, int D, const Q8Page* pages, float* sc
     }
 #pragma GCC unroll 8
     for (int n = 0; n < N; ++n) {
+      __builtin_prefetch(next[n / kParts].scales + b / 2);
       const F scale = load_half(pages[n / kParts].scales + b / 2 + (n % kParts) * kLanes);
 #pragma GCC unroll 12
       for (int r = 0; r < R; ++r) sum[r][n] = fma(scale, part[r][n], sum[r][n]);
@@ -126,18 +130,10 @@ struct Q8Pages {
 
   void score(int rows, const float* queries, int64_t pages, float* scores, int64_t score_width) const {
     with_rows(rows, [&]<int R>() {
-      // the block's sums are kept beside the whole's: half as many pages as other keys have at once
-      constexpr int at_once = groups_at_once(R), G = at_once > 1 ? at_once / 2 : 1;
+      constexpr int G = groups_at_once(2 * R);  // a block's sums are kept beside the whole's
       int64_t i = 0;
-      for (; i + G <= pages; i += G) {
-        Q8Page side_by_side[G];
-        for (int g = 0; g < G; ++g) side_by_side[g] = page(a.k, i + g);
-        score_q8<R, G>(queries, a.D, side_by_side, scores + 16 * i, score_width);
-      }
-      for (; i < pages; ++i) {
-        const Q8Page one = page(a.k, i);
-        score_q8<R, 1>(queries, a.D, &one, scores + 16 * i, score_width);
-      }
+      for (; i + G <= pages; i += G) score_pages<R, G>(queries, i, pages, scores, score_width);
+      for (; i < pages; ++i) score_pages<R, 1>(queries, i, pages, scores, score_width);
     });
   }
 
@@ -146,10 +142,12 @@ struct Q8Pages {
   template <int R>
   void add(const float* scores, int64_t score_width, int from, int to, float* out, int64_t width,
            float* weights) const {
-    constexpr int N = groups_at_once(R) * kParts;
+    constexpr int N = value_groups_at_once(R) * kParts;
     const int64_t blocks = (a.D + 31) / 32, stride = blocks * 16;
     for (int first = from / 16 * 16; first < to; first += 16) {
-      const Q8Page v = page(a.v, first / 16);
+      const int later = first + 16 * kPagesAhead;
+      const Q8Page v = page(a.v, first / 16), next = page(a.v, (later < to ? later : first) / 16);
+      for (int64_t i = 0; i < 16 * a.D + 32 * blocks; i += 64) __builtin_prefetch(next.codes + i);
       for (int64_t b = 0; b < blocks; ++b) {
         for (int lane = 0; lane < 16; lane += kLanes) {
           const F scale = load_half(v.scales + b * 16 + lane);
@@ -168,6 +166,17 @@ struct Q8Pages {
   }
 
  private:
+  /// Pages [i, i + G) of `pages`.
+  template <int R, int G>
+  void score_pages(const float* queries, int64_t i, int64_t pages, float* scores, int64_t score_width) const {
+    Q8Page keys[G], next[G];
+    for (int g = 0; g < G; ++g) {
+      keys[g] = page(a.k, i + g);
+      next[g] = page(a.k, i + G + g < pages ? i + G + g : i + g);
+    }
+    score_q8<R, G>(queries, a.D, keys, next, scores + 16 * i, score_width);
+  }
+
   template <int R, int N>
   void add_columns(const uint8_t* codes, const float* weights, int64_t stride, int begin, int end, int d, float* out,
                    int64_t width) const {

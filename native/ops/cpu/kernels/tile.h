@@ -16,11 +16,16 @@ struct Bf16 {
 inline F load_weight(const Half* p) { return load_half(&p->bits); }
 inline F load_weight(const Bf16* p) { return load_bf16(&p->bits); }
 
+/// Weights that lie in memory's order need not be asked for ahead of their use.
+struct NothingAhead {
+  void operator()(int, int64_t) const {}
+};
+
 /// out[r · out_stride + 16 g + lane] = Σ_k x[r, k] · w[g][16 k + lane], or (add_to) that sum added to what is there.
-/// x[r, k] is x[k · x_stride + r] if `columns` (a packed tile), else x[r · x_stride + k].
-template <int R, int G, bool columns, class W>
+/// x[r, k] is x[k · x_stride + r] if `columns` (a packed tile), else x[r · x_stride + k]. ahead(g, k) is called on the way.
+template <int R, int G, bool columns, class W, class Ahead = NothingAhead>
 inline void tile(const float* x, int64_t x_stride, const W* const* w, int64_t k, float* out, int64_t out_stride,
-                 bool add_to) {
+                 bool add_to, const Ahead& ahead = {}) {
   constexpr int N = G * kParts;
   F sum[R][N];
 #pragma GCC unroll 12
@@ -32,6 +37,8 @@ inline void tile(const float* x, int64_t x_stride, const W* const* w, int64_t k,
 #pragma GCC unroll 4
   for (int g = 0; g < G; ++g) at[g] = w[g];
   for (int64_t i = 0; i < k; ++i) {
+#pragma GCC unroll 4
+    for (int g = 0; g < G; ++g) ahead(g, i);
     F b[N];
 #pragma GCC unroll 8
     for (int n = 0; n < N; ++n) b[n] = load_weight(at[n / kParts] + 16 * i + (n % kParts) * kLanes);
