@@ -3,7 +3,7 @@
 // several runs; beside the time the rate by the time that the threads were really on a core, which neighbours on the
 // machine hardly change.
 //
-//   ops_bench [--level scalar|avx2|avx512] [--threads N] [--only WORDS]
+//   ops_bench [--level scalar|avx2|avx512|amx] [--threads N] [--only WORDS]
 #include <algorithm>
 #include <chrono>
 #include <cmath>

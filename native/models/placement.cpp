@@ -13,7 +13,7 @@ namespace {
 // what the ops' scratch may grow by: a share of what the activations take.
 constexpr size_t kReserve = size_t(256) << 20;
 
-// The CPU takes 264 rows at a time through a product, and one picture of the published models has 257: several at once are
+// The CPU takes 288 rows at a time through a product, and one picture of the published models has 257: several at once are
 // no faster (bench/pictures.ts), but take memory and have answers wait.
 constexpr int kImagesOnCpu = 1;
 

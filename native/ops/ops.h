@@ -6,7 +6,8 @@
 // the backend's own memory (`allocate`). One thread calls a backend at a time.
 //
 // The same result, whoever else is there: a row of any op's output depends on that row's inputs alone, not on T, on
-// its place in the batch, on the number of threads, or (CPU) on the instruction set level.
+// its place in the batch, on the number of threads, or (CPU) on the instruction set level; but for float weights at level
+// "amx", whose sums are not the other levels' (see products).
 #pragma once
 
 #include <cstdint>
@@ -129,8 +130,9 @@ class Ops {
   };
   /// Every y (+)= rows · wᵀ + bias, for weights of the same cols, whatever their types: the same bits as one after the
   /// other, but the rows are made and rounded once. No y overlaps what the rows are made of or another y.
-  /// F32, F16 and BF16 weights: on the CPU float32 products of float32 activations; CUDA rounds activations to the
-  /// weights' type (F32: nothing) and adds float32. Quantized weights: activations rounded to 8 bits a block of 32, exact
+  /// F32, F16 and BF16 weights: on the CPU float32 products of float32 activations, at level "amx" products of their bf16
+  /// halves that are short of them by at most 3 · 2^-16 (F32), 2 · 2^-16 (F16) and 2^-16 (BF16) of each; CUDA rounds
+  /// activations to the weights' type (F32: nothing) and adds float32. Quantized weights: activations rounded to 8 bits a block of 32, exact
   /// integer dot products within a block, blocks added in one fixed order.
   virtual void products(std::span<const Product> of, const Rows& rows, int T) = 0;
   /// y[T, rows] (+)= x[T, cols] · wᵀ + bias[rows] (bias may be null): one product of plain rows.
@@ -218,7 +220,8 @@ class Ops {
   // ---- gradients: d… is the gradient with respect to …. Those of activations are assigned unless said otherwise,
   // those of parameters are added to what is there.
 
-  /// dx[T, cols] (+)= dy[T, rows] · w with w's values dequantized: float32 products, added in one written order.
+  /// dx[T, cols] (+)= dy[T, rows] · w with w's values dequantized: float32 products (CPU level "amx": as with F32 weights),
+  /// added in one written order.
   virtual void matmul_dx(float* dx, const Matrix& w, const float* dy, int T, Accumulate accumulate) = 0;
   /// dw[rows, cols] += dyᵀ · x of dy[T, rows] and x[T, cols], one row t after the other: the parts of a batch, given in
   /// order, leave the very bits of the whole batch.
@@ -274,7 +277,7 @@ class Ops {
 
 struct CpuOptions {
   int threads = 0;    // 0: one per core this process may run on
-  std::string level;  // "": MINIGPT4_CPU_LEVEL if set, else the best this CPU has; or "scalar", "avx2", "avx512"
+  std::string level;  // "": MINIGPT4_CPU_LEVEL if set, else the best this CPU has; or "scalar", "avx2", "avx512", "amx"
 };
 
 /// Levels that this build has and this CPU can run, slowest first.

@@ -95,9 +95,10 @@ bool same_bits(const std::string& what, const Floats& found, const Floats& expec
   return true;
 }
 
-Floats on_every_level(const std::string& what, const std::function<Floats(Ops&)>& run) {
+static Floats on_levels(const std::string& what, const std::function<Floats(Ops&)>& run,
+                        const std::vector<std::string>& levels) {
   Floats first;
-  for (const std::string& level : minigpt4::cpu_levels()) {
+  for (const std::string& level : levels) {
     for (int threads = 1; threads <= 3; ++threads) {
       Ops& ops = cpu(level, threads);
       const Floats result = run(ops);
@@ -109,6 +110,24 @@ Floats on_every_level(const std::string& what, const std::function<Floats(Ops&)>
     }
   }
   return first;
+}
+
+Floats on_every_level(const std::string& what, const std::function<Floats(Ops&)>& run) {
+  return on_levels(what, run, minigpt4::cpu_levels());
+}
+
+bool in_halves(const std::string& level) { return level.starts_with("amx"); }
+
+void on_every_kind_of_level(const std::string& what, const std::function<Floats(Ops&)>& run,
+                            const std::function<void(const Floats&, bool)>& check) {
+  std::vector<std::string> whole, models, chip;
+  for (const std::string& level : minigpt4::cpu_levels()) {
+    (!in_halves(level) ? whole : level == "amx" ? chip : models).push_back(level);
+  }
+  check(on_levels(what, run, whole), false);
+  for (const std::vector<std::string>& levels : {models, chip}) {
+    if (!levels.empty()) check(on_levels(what, run, levels), true);
+  }
 }
 
 void near(const std::string& what, const Floats& found, const std::vector<double>& expected,

@@ -61,6 +61,18 @@ class OnDevice {
 Ops& cpu(const std::string& level, int threads);
 /// Runs on every level with 1, 2 and 3 threads, fails the test where a bit differs, returns the first result.
 Floats on_every_level(const std::string& what, const std::function<Floats(Ops&)>& run);
+/// True of a level that multiplies float weights as bf16 halves (AMX and its models): other bits, and less exact.
+bool in_halves(const std::string& level);
+/// How much of a product of two values may then be missing: what low loses of a float32 activation, of a float32 weight, and
+/// (a BF16 weight has no low) low times low, each at most 2^-16 of the product.
+inline double halves_rounding(Type weight) {
+  return 0x1p-16 * (weight == Type::BF16 ? 1 : weight == Type::F16 ? 2 : 3);
+}
+/// For what has products with float weights in it: each kind of levels is run as on_every_level does it, and has its result
+/// checked: once the levels with float32 products, once those in halves (the instructions apart from their models: which
+/// order a chip adds in, only its maker says).
+void on_every_kind_of_level(const std::string& what, const std::function<Floats(Ops&)>& run,
+                            const std::function<void(const Floats& found, bool halves)>& check);
 /// True if every bit is the same; else fails the test with the first difference.
 bool same_bits(const std::string& what, const Floats& found, const Floats& expected);
 /// Fails the test where |found - expected| > allowed, element by element; NaN always fails.

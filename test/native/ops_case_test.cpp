@@ -72,3 +72,5 @@ static void expect_level(const char* level) {
 TEST("ops: level avx2 takes part") { expect_level("avx2"); }
 
 TEST("ops: level avx512 takes part") { expect_level("avx512"); }
+
+TEST("ops: level amx takes part") { expect_level("amx"); }  // its models do everywhere

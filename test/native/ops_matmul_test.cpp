@@ -59,7 +59,7 @@ Rounded round_activations(const Floats& x) {
   return of;
 }
 
-void check_against_double(Type type, const Case& c, const Inputs& in, const Floats& found) {
+void check_against_double(Type type, const Case& c, const Inputs& in, const Floats& found, bool halves = false) {
   const Floats w = decoded(type, in.w, c.rows, c.cols);
   const Rounded rounded = is_quantized(type) ? round_activations(in.x) : Rounded{};
   std::vector<double> expected(size_t(c.T * c.rows)), allowed(expected.size()), unrounded, unrounded_allowed;
@@ -93,10 +93,12 @@ void check_against_double(Type type, const Case& c, const Inputs& in, const Floa
       // Float weights: a value is in at most min(cols, 256) roundings of its chain, as many additions as there are
       // chains, and the two of bias and y. Quantized: as many additions as blocks, 8 roundings within a block (scales,
       // two products, sums), none of whose terms is more than 4 times what the block's largest weight would give (codes
-      // reach from 0 to twice the largest, the minimum likewise).
-      const double roundings =
-          is_quantized(type) ? double(c.cols) / 32 + 10 : double(std::min<int64_t>(c.cols, 256) + c.cols / 256 + 4);
-      allowed[at] = roundings * kRounding * size;
+      // reach from 0 to twice the largest, the minimum likewise). Float weights in halves: 16 roundings in a chain, the two
+      // chains' sum, three additions to the sum for each 32 values, and what halves lose.
+      const double roundings = is_quantized(type) ? double(c.cols) / 32 + 10
+                               : halves           ? double(17 + 3 * ((c.cols + 31) / 32) + 2)
+                                                  : double(std::min<int64_t>(c.cols, 256) + c.cols / 256 + 4);
+      allowed[at] = (roundings * kRounding + (halves ? halves_rounding(type) : 0)) * size;
       // Rounding an activation moves it by at most d / 2 (and a float32 rounding of the quotient).
       unrounded_allowed[at] = allowed[at] + lost * 1.0001;
     }
@@ -107,8 +109,10 @@ void check_against_double(Type type, const Case& c, const Inputs& in, const Floa
 
 void check_case(Type type, const Case& c, std::vector<uint8_t> w) {
   const Inputs in = inputs(c, std::move(w));
-  check_against_double(type, c, in,
-                       on_every_level(title(type, c), [&](Ops& ops) { return run_matmul(ops, type, c, in); }));
+  const auto run = [&](Ops& ops) { return run_matmul(ops, type, c, in); };
+  if (is_quantized(type)) return check_against_double(type, c, in, on_every_level(title(type, c), run));
+  on_every_kind_of_level(title(type, c), run,
+                         [&](const Floats& found, bool halves) { check_against_double(type, c, in, found, halves); });
 }
 
 }  // namespace

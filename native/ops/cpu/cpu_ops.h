@@ -5,6 +5,7 @@
 
 #include "core/thread_pool.h"
 #include "ops/cpu/packed_matrix.h"
+#include "ops/cpu/product.h"
 #include "ops/cpu/workspace.h"
 #include "ops/ops.h"
 
@@ -85,6 +86,9 @@ class CpuOps final : public Ops {
   struct PreparedRows;
   /// Rows [first, first + T) for all products, in the workspace.
   PreparedRows prepare(std::span<const Product> of, const Rows& rows, int first, int T);
+  /// How a product with T rows is cut, and the tiles that they are.
+  Cut cut_of(const PackedMatrix& w, int T) const;
+  int tiles_of(const PackedMatrix& w, int T) const;
   void matmul_float(float* y, const PackedMatrix& w, const PreparedRows& rows, const float* bias, bool accumulate);
   void matmul_quantized(float* y, const PackedMatrix& w, const PreparedRows& rows, const float* bias, bool accumulate);
 

@@ -1,6 +1,7 @@
 # Adds the instruction set levels of ops/cpu to minigpt4_native, each file with its own flags. A level is there where
 # processor and compiler know it; which of them runs is decided when the program does (levels.cpp).
 include(CheckCXXCompilerFlag)
+include(CheckCXXSourceCompiles)
 
 set(levels ${CMAKE_CURRENT_LIST_DIR}/levels)
 # no errno from sqrt, so that it is an instruction; GCC 12 takes the intrinsics' own "undefined" operands for mistakes
@@ -8,6 +9,7 @@ set(level_flags -fno-math-errno -fno-trapping-math -Wno-maybe-uninitialized -Wno
 target_sources(minigpt4_native PRIVATE ${levels}/scalar.cpp)
 set_source_files_properties(${levels}/scalar.cpp PROPERTIES COMPILE_OPTIONS "${level_flags}")
 
+# minigpt4_level(NAME DEFINITION "FLAGS"): leaves FLAGS as a list in NAME_flags
 function(minigpt4_level name definition)
   check_cxx_compiler_flag("${ARGN}" MINIGPT4_HAS_${definition})
   if(MINIGPT4_HAS_${definition})
@@ -15,6 +17,7 @@ function(minigpt4_level name definition)
     target_sources(minigpt4_native PRIVATE ${levels}/${name}.cpp)
     set_source_files_properties(${levels}/${name}.cpp PROPERTIES COMPILE_OPTIONS "${level_flags};${flags}")
     target_compile_definitions(minigpt4_native PRIVATE ${definition})
+    set(${name}_flags ${level_flags} ${flags} PARENT_SCOPE)
   endif()
 endfunction()
 
@@ -22,6 +25,12 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|amd64|AMD64" AND NOT CMAKE_OSX_ARCHITE
   minigpt4_level(avx2 MINIGPT4_LEVEL_AVX2 "-mavx2 -mfma -mf16c")
   minigpt4_level(avx512 MINIGPT4_LEVEL_AVX512
     "-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mprefer-vector-width=512")
+  # Linux has to be asked for the tiles; an assembler may know less than its compiler
+  check_cxx_source_compiles("int main() { asm volatile(\"tilerelease\"); }" MINIGPT4_ASSEMBLES_AMX)
+  if(CMAKE_SYSTEM_NAME STREQUAL "Linux" AND MINIGPT4_ASSEMBLES_AMX)
+    minigpt4_level(amx MINIGPT4_LEVEL_AMX
+      "-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mprefer-vector-width=512 -mamx-tile -mamx-int8 -mamx-bf16")
+  endif()
 endif()
 
 if(MINIGPT4_TESTS)

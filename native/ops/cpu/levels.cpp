@@ -6,6 +6,10 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+#ifdef MINIGPT4_LEVEL_AMX
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include "core/error.h"
 #include "ops/ops.h"
@@ -15,7 +19,7 @@ namespace minigpt4::cpu {
 namespace {
 
 struct Features {
-  bool avx2 = false, avx512 = false;  // with all that the level of that name needs
+  bool avx2 = false, avx512 = false, amx = false;  // with all that the level of that name needs
 };
 
 Features features() {
@@ -29,25 +33,49 @@ Features features() {
   unsigned saved = 0, saved_high = 0;
   asm volatile("xgetbv" : "=a"(saved), "=d"(saved_high) : "c"(0));
   constexpr unsigned ymm = 0x06, zmm = 0xe6;  // xmm and ymm; also masks and both halves of zmm
+  constexpr unsigned tiles = 3u << 17;        // their configuration and they themselves
   if ((saved & ymm) != ymm) return found;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return found;
   found.avx2 = bit(b, 5);
   const bool f = bit(b, 16), dq = bit(b, 17), bw = bit(b, 30), vl = bit(b, 31), vnni = bit(c, 11);
   found.avx512 = found.avx2 && f && dq && bw && vl && vnni && (saved & zmm) == zmm;
+  const bool amx_bf16 = bit(d, 22), amx_tile = bit(d, 24), amx_int8 = bit(d, 25);
+  found.amx = found.avx512 && amx_bf16 && amx_tile && amx_int8 && (saved & tiles) == tiles;
 #endif
   return found;
 }
 
+#ifdef MINIGPT4_LEVEL_AMX
+/// Linux hands tiles to a process that asks for them, once for all of its threads. It refuses where it knows none, or where
+/// a thread's signal stack has no room for them.
+bool tiles_granted() {
+  constexpr long request_permission = 0x1023, tile_data = 18;  // the kernel's ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  static const bool granted = syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+  return granted;
+}
+#endif
+
+std::vector<const Level*>& added_levels() {
+  static std::vector<const Level*> levels;
+  return levels;
+}
+
 }  // namespace
+
+void add_level(const Level& level) { added_levels().push_back(&level); }
 
 std::vector<const Level*> available_levels() {
   [[maybe_unused]] const Features cpu = features();
   std::vector<const Level*> levels{&level_scalar()};
+  levels.insert(levels.end(), added_levels().begin(), added_levels().end());
 #ifdef MINIGPT4_LEVEL_AVX2
   if (cpu.avx2) levels.push_back(&level_avx2());
 #endif
 #ifdef MINIGPT4_LEVEL_AVX512
   if (cpu.avx512) levels.push_back(&level_avx512());
+#endif
+#ifdef MINIGPT4_LEVEL_AMX
+  if (cpu.amx && tiles_granted()) levels.push_back(&level_amx());
 #endif
   return levels;
 }

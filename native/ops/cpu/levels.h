@@ -13,5 +13,7 @@ std::vector<const Level*> available_levels();
 /// The level of that name; "": what MINIGPT4_CPU_LEVEL names, else the fastest. Error ERR_NO_BACKEND lists what there
 /// is.
 const Level& choose_level(const std::string& name);
+/// For tests: one more level, listed behind the scalar one. Before anything else asks for levels.
+void add_level(const Level& level);
 
 }  // namespace minigpt4::cpu

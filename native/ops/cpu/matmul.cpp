@@ -50,7 +50,7 @@ struct CpuOps::RoundedRows {
 struct CpuOps::PreparedRows {
   int T = 0;
   const float* x = nullptr;  // for float weights: tiles as in FloatMatmul
-  float* scratch = nullptr;  // for float weights: [threads][scratch_each]
+  float* scratch = nullptr;  // [threads][scratch_each]
   int64_t scratch_each = 0;
   std::vector<RoundedRows> kinds;  // for the others
 };
@@ -71,31 +71,46 @@ void CpuOps::products(std::span<const Product> of, const Rows& rows, int T) {
   }
 }
 
+int CpuOps::tiles_of(const PackedMatrix& w, int T) const {
+  const int rows = w.format() ? level_.quantized_rows : level_.product_rows;
+  return (T + rows - 1) / rows;
+}
+
+Cut CpuOps::cut_of(const PackedMatrix& w, int T) const {
+  constexpr int64_t quantized_groups = 4;  // whose weights share level 2 with the activations
+  const bool quantized = w.format();
+  const int64_t products = w.cols * kGroup * T / (quantized ? 4 : 1);  // four of bytes take as long as one of floats
+  return cut_product(w.groups(), tiles_of(w, T), products, threads_.threads(),
+                     quantized ? quantized_groups : level_.product_groups);
+}
+
 CpuOps::PreparedRows CpuOps::prepare(std::span<const Product> of, const Rows& rows, int first, int T) {
   const int64_t cols = of.front().w->cols, blocks = cols / 32;
-  const int tile_rows = level_.float_rows, tiles = (T + tile_rows - 1) / tile_rows;
+  const int tile_rows = level_.product_rows;
+  const int64_t tile_row = tile_cols(level_, cols);
   PreparedRows prepared;
   prepared.T = T;
   bool floats = false;
   for (const Product& product : of) {
     const PackedMatrix& w = packed(product);
+    const Cut cut = cut_of(w, T);
+    prepared.scratch_each = std::max(
+        prepared.scratch_each, w.format() ? level_.quantized_scratch(cut.tiles) : float_scratch(cut.groups, cut.tiles));
     if (const QuantizedFormat* format = w.format()) {
       const auto serves = [&](const RoundedRows& kind) { return kind.serves(*format); };
       if (std::any_of(prepared.kinds.begin(), prepared.kinds.end(), serves)) continue;
       prepared.kinds.push_back({format->offset, format->sums(), nullptr, nullptr, nullptr, nullptr});
     } else {
-      const Cut cut = cut_product(w.groups(), tiles, cols * kGroup * T, threads_.threads());
       floats = true;
-      prepared.scratch_each = std::max(prepared.scratch_each, float_scratch(cut.groups, cut.tiles));
     }
   }
 
   const bool made = rows.form != Rows::Form::plain;
-  const bool tiled = floats && T > 1;  // one row is a tile as it is
-  float *rows_made = nullptr, *interleaved = nullptr;
+  const bool tiled = floats && (T > 1 || level_.product_depth > 1);
+  float *rows_made = nullptr, *tiles = nullptr;
   const auto carve = [&](Carver carver) {
     rows_made = carver.take<float>(made ? T * cols : 0);
-    interleaved = carver.take<float>(tiled ? T * cols : 0);
+    tiles = carver.take<float>(tiled ? T * tile_row : 0);
     prepared.scratch = carver.take<float>(prepared.scratch_each * threads_.threads());
     for (RoundedRows& kind : prepared.kinds) {
       kind.q = carver.take<int8_t>(T * cols);
@@ -107,7 +122,7 @@ CpuOps::PreparedRows CpuOps::prepare(std::span<const Product> of, const Rows& ro
   };
   carve(Carver(workspace_.get(carve(Carver()))));
   const float* as_they_are = made ? rows_made : rows.x + first * cols;
-  prepared.x = tiled ? interleaved : as_they_are;
+  prepared.x = tiled ? tiles : as_they_are;
   if (!made && !tiled && prepared.kinds.empty()) return prepared;
 
   const auto round = [&](const float* x, int64_t t) {
@@ -126,7 +141,7 @@ CpuOps::PreparedRows CpuOps::prepare(std::span<const Product> of, const Rows& ro
       for (int64_t row = t; row < t + n; ++row) {
         round(make_row(level_, rows, first + row, cols, rows_made + row * cols), row);
       }
-      if (tiled) interleave_tile(as_they_are + t * cols, n, cols, interleaved + t * cols);
+      if (tiled) level_.make_tile(as_they_are + t * cols, n, cols, tiles + t * tile_row);
     }
   });
   return prepared;
@@ -134,10 +149,10 @@ CpuOps::PreparedRows CpuOps::prepare(std::span<const Product> of, const Rows& ro
 
 void CpuOps::matmul_float(float* y, const PackedMatrix& w, const PreparedRows& rows, const float* bias,
                           bool accumulate) {
-  const int T = rows.T, tiles = (T + level_.float_rows - 1) / level_.float_rows;
-  const Cut cut = cut_product(w.groups(), tiles, w.cols * kGroup * T, threads_.threads());
+  const int T = rows.T;
+  const Cut cut = cut_of(w, T);
   const FloatMatmul m{w.type, w.data(), rows.x, bias, y, w.rows, w.cols, T, accumulate};
-  each_piece(threads_, cut, w.groups(), tiles, [&](int64_t g0, int64_t g1, int i0, int i1, int thread) {
+  each_piece(threads_, cut, w.groups(), tiles_of(w, T), [&](int64_t g0, int64_t g1, int i0, int i1, int thread) {
     level_.matmul_float(m, g0, g1, i0, i1, rows.scratch + thread * rows.scratch_each);
   });
 }
@@ -145,10 +160,11 @@ void CpuOps::matmul_float(float* y, const PackedMatrix& w, const PreparedRows& r
 void CpuOps::matmul_quantized(float* y, const PackedMatrix& w, const PreparedRows& rows, const float* bias,
                               bool accumulate) {
   const QuantizedFormat& format = *w.format();
-  const int T = rows.T, tiles = (T + level_.quantized_rows - 1) / level_.quantized_rows;
+  const int T = rows.T;
   const RoundedRows& x =
       *std::find_if(rows.kinds.begin(), rows.kinds.end(), [&](const RoundedRows& kind) { return kind.serves(format); });
   const QuantizedMatmul m{format.kind(),
+                          format.offset,
                           w.data(),
                           w.group_bytes(),
                           format.code_bytes(w.cols),
@@ -162,9 +178,10 @@ void CpuOps::matmul_quantized(float* y, const PackedMatrix& w, const PreparedRow
                           w.cols,
                           T,
                           accumulate};
-  const Cut cut = cut_product(w.groups(), tiles, w.cols * kGroup * T / 4, threads_.threads());
-  each_piece(threads_, cut, w.groups(), tiles,
-             [&](int64_t g0, int64_t g1, int i0, int i1, int) { level_.matmul_quantized(m, g0, g1, i0, i1); });
+  each_piece(threads_, cut_of(w, T), w.groups(), tiles_of(w, T),
+             [&](int64_t g0, int64_t g1, int i0, int i1, int thread) {
+               level_.matmul_quantized(m, g0, g1, i0, i1, rows.scratch + thread * rows.scratch_each);
+             });
 }
 
 void CpuOps::embed(float* y, const Matrix& w, const int32_t* ids, int T) {

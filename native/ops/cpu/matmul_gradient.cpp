@@ -9,28 +9,30 @@ namespace minigpt4::cpu {
 void CpuOps::matmul_dx(float* dx, const Matrix& w, const float* dy, int T, Accumulate accumulate) {
   const auto& packed = static_cast<const PackedMatrix&>(w);
   const QuantizedFormat* format = packed.format();
+  constexpr int kPairs = 4;  // that a piece has at most: their values and sums share level 2 with the gradients
   const int64_t groups = padded(w.cols) / kGroup, pairs = (groups + 1) / 2;  // a pair is a block of quantized weights
   for (int t = 0; t < T; t += kRowsAtOnce) {
     const int rows = std::min(kRowsAtOnce, T - t);
-    const int tiles = (rows + level_.float_rows - 1) / level_.float_rows;
-    const Cut cut = cut_product(pairs, tiles, 2 * kGroup * w.rows * rows, threads_.threads());
+    const int at_once = level_.product_rows, tiles = (rows + at_once - 1) / at_once;
+    const Cut cut = cut_product(pairs, tiles, 2 * kGroup * w.rows * rows, threads_.threads(), kPairs);
     const int64_t scratch_each = float_scratch(2 * cut.groups, cut.tiles);
+    const int64_t tile_row = tile_cols(level_, w.rows);
+    const bool make_tiles = rows > 1 || level_.product_depth > 1;
     const float* from = dy + t * w.rows;
-    float *interleaved = nullptr, *scratch = nullptr;
+    float *tiled = nullptr, *scratch = nullptr;
     const auto carve = [&](Carver carver) {
-      interleaved = carver.take<float>(rows > 1 ? rows * w.rows : 0);
+      tiled = carver.take<float>(make_tiles ? rows * tile_row : 0);
       scratch = carver.take<float>(scratch_each * threads_.threads());
       return carver.size();
     };
     carve(Carver(workspace_.get(carve(Carver()))));
-    if (rows > 1) {
-      rows_in_pieces(tiles, level_.float_rows * w.rows, [&](int64_t begin, int64_t end, int) {
-        for (int64_t i = begin * level_.float_rows; i < end * level_.float_rows; i += level_.float_rows) {
-          interleave_tile(from + i * w.rows, std::min<int>(level_.float_rows, rows - int(i)), w.rows,
-                          interleaved + i * w.rows);
+    if (make_tiles) {
+      rows_in_pieces(tiles, at_once * w.rows, [&](int64_t begin, int64_t end, int) {
+        for (int64_t i = begin * at_once; i < end * at_once; i += at_once) {
+          level_.make_tile(from + i * w.rows, std::min<int>(at_once, rows - int(i)), w.rows, tiled + i * tile_row);
         }
       });
-      from = interleaved;
+      from = tiled;
     }
     const GradientMatmul m{w.type,
                            format ? format->kind() : 0,

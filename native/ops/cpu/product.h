@@ -1,4 +1,4 @@
-// How products with weights are cut among threads, and the activations' tiles: shared by products and their gradients.
+// How products with weights are cut among threads: shared by products and their gradients.
 #pragma once
 
 #include <algorithm>
@@ -10,18 +10,7 @@ namespace minigpt4::cpu {
 
 // Rows that are multiplied in one go: a multiple of every level's tile, so that sums and the activations of one chain
 // stay in a core's level 2 cache, and many enough that reading the weights once for them is cheap.
-inline constexpr int kRowsAtOnce = 264;
-
-/// to[cols][rows] = x[rows, cols]: a tile of rows.
-inline void interleave_tile(const float* x, int rows, int64_t cols, float* to) {
-  constexpr int64_t line = 16;  // values of a cache line: rows may lie a power of two apart
-  for (int64_t k = 0; k < cols; k += line) {
-    const int64_t stop = std::min(k + line, cols);
-    for (int r = 0; r < rows; ++r) {
-      for (int64_t i = k; i < stop; ++i) to[i * rows + r] = x[r * cols + i];
-    }
-  }
-}
+inline constexpr int kRowsAtOnce = 288;
 
 /// How a product is cut: pieces of `groups` groups and `tiles` tiles.
 struct Cut {
@@ -30,9 +19,8 @@ struct Cut {
   int64_t pieces() const { return group_pieces * tile_pieces; }
 };
 
-inline Cut cut_product(int64_t groups, int tiles, int64_t products_a_group, int threads) {
+inline Cut cut_product(int64_t groups, int tiles, int64_t products_a_group, int threads, int64_t most_groups) {
   constexpr int64_t worth_a_piece = 1 << 17;  // multiply-adds, some microseconds
-  constexpr int64_t most_groups = 4;          // whose weights and sums share level 2 with the activations
   const int64_t wanted = int64_t(threads) * 4;
   const int64_t least = (worth_a_piece + products_a_group - 1) / products_a_group;
   Cut cut{std::min(groups, std::max(least, std::clamp<int64_t>(groups / wanted, 1, most_groups))), 0, tiles, 1};

@@ -36,7 +36,12 @@ static_assert(kGradientQueries % kRows == 0);
 constexpr Level table(const char* name) {
   return {.name = name,
           .float_rows = kRows,
+          .product_rows = kRows,
+          .product_depth = 1,
+          .product_groups = 4,  // whose weights and sums share level 2 with the activations
           .quantized_rows = kQuantizedRows,
+          .make_tile = interleave_tile,
+          .quantized_scratch = no_scratch,
           .matmul_float = matmul_float,
           .matmul_quantized = matmul_quantized,
           .quantize_row = quantize_row,

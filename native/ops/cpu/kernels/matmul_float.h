@@ -17,6 +17,17 @@ inline void finish_row(float* y, const float* sums, const float* bias, bool accu
   });
 }
 
+/// to[cols][rows] = x[rows, cols]: a tile of rows.
+inline void interleave_tile(const float* x, int rows, int64_t cols, float* to) {
+  constexpr int64_t line = 16;  // values of a cache line: rows may lie a power of two apart
+  for (int64_t k = 0; k < cols; k += line) {
+    const int64_t stop = k + line < cols ? k + line : cols;
+    for (int r = 0; r < rows; ++r) {
+      for (int64_t i = k; i < stop; ++i) to[i * rows + r] = x[r * cols + i];
+    }
+  }
+}
+
 template <class W>
 void matmul_float_of(const FloatMatmul& m, int64_t g0, int64_t g1, int i0, int i1, float* scratch) {
   constexpr bool narrow = sizeof(W) < sizeof(float);
@@ -58,7 +69,7 @@ void matmul_float_of(const FloatMatmul& m, int64_t g0, int64_t g1, int i0, int i
   }
 }
 
-void matmul_float(const FloatMatmul& m, int64_t g0, int64_t g1, int i0, int i1, float* scratch) {
+inline void matmul_float(const FloatMatmul& m, int64_t g0, int64_t g1, int i0, int i1, float* scratch) {
   if (m.type == Type::F32) {
     matmul_float_of<float>(m, g0, g1, i0, i1, scratch);
   } else if (m.type == Type::F16) {

@@ -102,37 +102,43 @@ inline void matmul_dx_of(const GradientMatmul& m, int64_t g0, int64_t g1, int i0
 }
 
 template <class W>
-void matmul_dx_float(const GradientMatmul& m, int64_t g0, int64_t g1, int i0, int i1, float* scratch) {
-  matmul_dx_of(m, g0, g1, i0, i1, scratch, [&](const uint8_t* group, float* to) {
+inline auto bring_float(const GradientMatmul& m, int64_t g0, int64_t g1) {
+  return [=](const uint8_t* group, float* to) {
     for (int64_t g = g0; g < g1; ++g) {
       widen_rows(reinterpret_cast<const W*>(group), 16 * g, m.cols, to + (g - g0) * kChain * 16);
     }
-  });
+  };
 }
 
 template <int kind>
-void matmul_dx_quantized(const GradientMatmul& m, int64_t g0, int64_t g1, int i0, int i1, float* scratch) {
-  constexpr int at_once = kLanes / 8;
-  matmul_dx_of(m, g0, g1, i0, i1, scratch, [&](const uint8_t* group, float* to) {
+inline auto bring_quantized(const GradientMatmul& m, int64_t g0, int64_t g1) {
+  return [=](const uint8_t* group, float* to) {
+    constexpr int at_once = kLanes / 8;
     for (int64_t b = g0 / 2; b < g1 / 2; b += at_once) {
       const int blocks = g1 / 2 - b < at_once ? int(g1 / 2 - b) : at_once;
       dequantize_rows<kind>(group, group + m.scales_at, float(m.offset), b, blocks, to + (2 * b - g0) * kChain * 16,
                             kChain * 16);
     }
-  });
+  };
 }
 
-void matmul_dx(const GradientMatmul& m, int64_t g0, int64_t g1, int i0, int i1, float* scratch) {
-  if (m.type == Type::F32) return matmul_dx_float<float>(m, g0, g1, i0, i1, scratch);
-  if (m.type == Type::F16) return matmul_dx_float<Half>(m, g0, g1, i0, i1, scratch);
-  if (m.type == Type::BF16) return matmul_dx_float<Bf16>(m, g0, g1, i0, i1, scratch);
+/// body(bring) with the one for the weight's type.
+template <class Body>
+inline void with_weights(const GradientMatmul& m, int64_t g0, int64_t g1, const Body& body) {
+  if (m.type == Type::F32) return body(bring_float<float>(m, g0, g1));
+  if (m.type == Type::F16) return body(bring_float<Half>(m, g0, g1));
+  if (m.type == Type::BF16) return body(bring_float<Bf16>(m, g0, g1));
   switch (m.kind) {
 #define MINIGPT4_KIND(bits, minimum, halves, super)               \
   case (QuantizedFormat{bits, 0, minimum, halves, super}.kind()): \
-    return matmul_dx_quantized<QuantizedFormat{bits, 0, minimum, halves, super}.kind()>(m, g0, g1, i0, i1, scratch);
+    return body(bring_quantized<QuantizedFormat{bits, 0, minimum, halves, super}.kind()>(m, g0, g1));
     MINIGPT4_EVERY_KIND
 #undef MINIGPT4_KIND
   }
+}
+
+inline void matmul_dx(const GradientMatmul& m, int64_t g0, int64_t g1, int i0, int i1, float* scratch) {
+  with_weights(m, g0, g1, [&](const auto& bring) { matmul_dx_of(m, g0, g1, i0, i1, scratch, bring); });
 }
 
 /// dw for R rows and N vectors of columns (the last of `used` lanes), continued over n rows t.

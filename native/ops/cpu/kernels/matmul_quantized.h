@@ -233,7 +233,9 @@ void matmul_quantized_of(const QuantizedMatmul& m, int64_t g0, int64_t g1, int i
   MINIGPT4_KIND(5, true, false, true)   /* Q5_K */ \
   MINIGPT4_KIND(6, false, true, true)   /* Q6_K */
 
-void matmul_quantized(const QuantizedMatmul& m, int64_t g0, int64_t g1, int i0, int i1) {
+inline int64_t no_scratch(int) { return 0; }
+
+inline void matmul_quantized(const QuantizedMatmul& m, int64_t g0, int64_t g1, int i0, int i1, float*) {
   switch (m.kind) {
 #define MINIGPT4_KIND(bits, minimum, halves, super)               \
   case (QuantizedFormat{bits, 0, minimum, halves, super}.kind()): \

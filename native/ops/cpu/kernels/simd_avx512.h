@@ -134,4 +134,25 @@ inline I dot(const Codes* codes, const int8_t* q, int32_t offset) {
   return split ? _mm512_add_epi32(sum, odd) : sum;
 }
 
+// ---- for levels with a matrix unit
+
+/// Bytes less `b`, modulo 256.
+inline Codes minus(Codes a, int b) { return _mm512_sub_epi8(a, _mm512_set1_epi8(char(b))); }
+inline void store_codes(int8_t* p, Codes x) { _mm512_storeu_si512(p, x); }
+inline F load_i32(const int32_t* p) { return _mm512_cvtepi32_ps(_mm512_loadu_si512(p)); }
+/// To the 16 upper bits, nearest, ties away from zero, for a finite x of at most the largest bf16.
+inline F round_to_bf16(F x) {
+  const __m512i bits = _mm512_add_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(0x8000));
+  return _mm512_castsi512_ps(_mm512_and_si512(bits, _mm512_set1_epi32(int(0xffff0000))));
+}
+/// The lanes' upper halves.
+inline void store_bf16(uint16_t* p, F x) {
+  _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(x), 16)));
+}
+/// Likewise of two vectors, lane by lane in turn.
+inline void store_bf16_pairs(uint16_t* p, F even, F odd) {
+  const __m512i low = _mm512_srli_epi32(_mm512_castps_si512(even), 16);
+  _mm512_storeu_si512(p, _mm512_mask_blend_epi16(0xaaaaaaaa, low, _mm512_castps_si512(odd)));
+}
+
 }  // namespace minigpt4::cpu::MINIGPT4_LEVEL

@@ -196,4 +196,34 @@ inline I dot(const Codes* codes, const int8_t* q, int32_t offset) {
   return sum;
 }
 
+// ---- for levels with a matrix unit
+
+/// Bytes less `b`, modulo 256.
+inline Codes minus(const Codes& a, int b) {
+  Codes y;
+  for (int i = 0; i < 64; ++i) y.v[i] = uint8_t(a.v[i] - b);
+  return y;
+}
+inline void store_codes(int8_t* p, const Codes& x) { __builtin_memcpy(p, x.v, 64); }
+inline F load_i32(const int32_t* p) {
+  return each([&](int i) { return float(p[i]); });
+}
+/// To the 16 upper bits, nearest, ties away from zero, for a finite x of at most the largest bf16.
+inline F round_to_bf16(const F& x) {
+  return each([&](int i) { return same_bits<float>((same_bits<uint32_t>(x.v[i]) + 0x8000) & 0xffff0000u); });
+}
+/// The lanes' upper halves.
+inline void store_bf16(uint16_t* p, const F& x) {
+  for (int i = 0; i < 16; ++i) p[i] = uint16_t(same_bits<uint32_t>(x.v[i]) >> 16);
+}
+/// Likewise of two vectors, lane by lane in turn.
+inline void store_bf16_pairs(uint16_t* p, const F& even, const F& odd) {
+  uint16_t pairs[32];
+  for (int i = 0; i < 16; ++i) {
+    pairs[2 * i] = uint16_t(same_bits<uint32_t>(even.v[i]) >> 16);
+    pairs[2 * i + 1] = uint16_t(same_bits<uint32_t>(odd.v[i]) >> 16);
+  }
+  __builtin_memcpy(p, pairs, sizeof pairs);  // p may be where even and odd were
+}
+
 }  // namespace minigpt4::cpu::MINIGPT4_LEVEL

@@ -1,6 +1,6 @@
 // AVX-512 with VNNI: x86 servers since 2019, Zen 4. Compiled with flags of its own: include nothing here whose inline
 // code another file could be given. The bf16 dot product is not used on purpose: it rounds activations to 8 bits of
-// mantissa, so results would not be those of the other levels (and it is half as fast as float32 on Intel).
+// mantissa, and it is half as fast as float32 on Intel; the matrix unit (amx.cpp) is what bf16 pays for.
 #define MINIGPT4_LEVEL avx512
 #include "ops/cpu/levels/level.h"
 

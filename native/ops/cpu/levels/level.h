@@ -16,14 +16,14 @@ inline constexpr int kGroup = 16;
 /// A float dot product is a chain of fused multiply-adds over this many values from zero; the chains' sums are added
 /// in order. Long enough for registers to pay, short enough for the rounding error to stay that of a short sum.
 inline constexpr int kChain = 256;
-/// The largest `float_rows` and `quantized_rows` of any level.
-inline constexpr int kMostTileRows = 12;
+/// The largest `float_rows`, `product_rows` and `quantized_rows` of any level.
+inline constexpr int kMostTileRows = 16;
 
 /// y[T, rows] (+)= x · wᵀ + bias for packed float weights.
 struct FloatMatmul {
   Type type;       // F32, F16, BF16
   const void* w;   // [groups][cols][16]
-  const float* x;  // tiles of float_rows rows, each [cols][rows of the tile]
+  const float* x;  // tiles of product_rows rows, each as make_tile makes it
   const float* bias;
   float* y;
   int64_t rows, cols;
@@ -37,7 +37,7 @@ struct GradientMatmul {
   int kind, offset;  // of blocks: QuantizedFormat::kind and offset
   const uint8_t* w;
   size_t group_bytes, scales_at;
-  const float* dy;  // tiles of float_rows rows, each [rows][rows of the tile]
+  const float* dy;  // tiles of product_rows rows, each as make_tile makes it
   float* dx;
   int64_t rows, cols;
   int T;
@@ -48,6 +48,7 @@ struct GradientMatmul {
 /// plane is [blocks of 32][r][…].
 struct QuantizedMatmul {
   int kind;          // QuantizedFormat::kind
+  int code_offset;   // QuantizedFormat::offset
   const uint8_t* w;  // groups, `group_bytes` apart: code planes, then scales at `scales_at`
   size_t group_bytes, scales_at;
   const int8_t* q;        // [32] a block
@@ -129,12 +130,21 @@ struct SoftmaxSum {
 
 struct Level {
   const char* name;
-  int float_rows;      // rows of an activation tile in FloatMatmul
-  int quantized_rows;  // and in QuantizedMatmul
+  int float_rows;      // rows of queries that an attention takes at once
+  int product_rows;    // rows of an activation tile in FloatMatmul and GradientMatmul
+  int product_depth;   // values that such a tile's rows are padded to a multiple of; 1: a single row is a tile as it is
+  int product_groups;  // that a piece of a FloatMatmul has at most
+  int quantized_rows;  // rows of an activation tile in QuantizedMatmul
+
+  /// to[..] = a tile out of x[rows, cols]: as many floats as its rows padded to product_depth have.
+  void (*make_tile)(const float* x, int rows, int64_t cols, float* to);
+  /// Floats of scratch that matmul_quantized takes for so many tiles.
+  int64_t (*quantized_scratch)(int tiles);
 
   /// Groups [g0, g1) times tiles [i0, i1). scratch: float_scratch(groups, tiles) floats.
   void (*matmul_float)(const FloatMatmul& m, int64_t g0, int64_t g1, int i0, int i1, float* scratch);
-  void (*matmul_quantized)(const QuantizedMatmul& m, int64_t g0, int64_t g1, int i0, int i1);
+  /// scratch: quantized_scratch(tiles) floats.
+  void (*matmul_quantized)(const QuantizedMatmul& m, int64_t g0, int64_t g1, int i0, int i1, float* scratch);
   void (*quantize_row)(const QuantizeRow& row);
 
   void (*layer_norm)(float* y, const float* x, const float* weight, const float* bias, int C, float eps);
@@ -168,6 +178,10 @@ struct Level {
 
 // static, so that no level's copy can be linked into another's code
 static constexpr int64_t padded(int64_t n) { return (n + kGroup - 1) / kGroup * kGroup; }
+/// Floats of a row of `cols` values in a tile.
+static constexpr int64_t tile_cols(const Level& level, int64_t cols) {
+  return (cols + level.product_depth - 1) / level.product_depth * level.product_depth;
+}
 /// A row of scores: not a multiple of 4096 bytes, so that a tile's rows fall into different cache sets.
 static constexpr int64_t score_stride(int64_t n) { return padded(n) + kGroup; }
 /// Sums of every tile and, for 16-bit weights, a chain's worth of weights as float32.
@@ -186,14 +200,17 @@ static constexpr int64_t gradient_scratch(int queries, int keys, int D) {
          2 * queries * padded(D);
 }
 
-// One function a level that this build has; an AMX or a NEON level is one more file here, one more line in levels.cpp
-// and in levels.cmake.
+// One function a level that this build has; a NEON level is one more file here, one more line in levels.cpp and in
+// levels.cmake.
 const Level& level_scalar();
 #ifdef MINIGPT4_LEVEL_AVX2
 const Level& level_avx2();
 #endif
 #ifdef MINIGPT4_LEVEL_AVX512
 const Level& level_avx512();
+#endif
+#ifdef MINIGPT4_LEVEL_AMX
+const Level& level_amx();
 #endif
 
 }  // namespace minigpt4::cpu
