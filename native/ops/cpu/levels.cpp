@@ -1,10 +1,14 @@
-// Asks the processor (cpuid) what it knows and the system (xgetbv) which registers it saves.
+// Asks what the processor knows: itself (cpuid) and the system (xgetbv) for the registers it saves; on ARM the system.
 #include "ops/cpu/levels.h"
 
 #include <cstdlib>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 #include "core/error.h"
@@ -15,8 +19,16 @@ namespace minigpt4::cpu {
 namespace {
 
 struct Features {
-  bool avx2 = false, avx512 = false;  // with all that the level of that name needs
+  bool avx2 = false, avx512 = false, neon = false, neon_i8mm = false;  // with all that the level of that name needs
 };
+
+#if defined(__aarch64__) && defined(__APPLE__)
+bool system_says(const char* name) {
+  int yes = 0;
+  size_t bytes = sizeof yes;
+  return sysctlbyname(name, &yes, &bytes, nullptr, 0) == 0 && yes != 0;
+}
+#endif
 
 Features features() {
   Features found;
@@ -34,6 +46,13 @@ Features features() {
   found.avx2 = bit(b, 5);
   const bool f = bit(b, 16), dq = bit(b, 17), bw = bit(b, 30), vl = bit(b, 31), vnni = bit(c, 11);
   found.avx512 = found.avx2 && f && dq && bw && vl && vnni && (saved & zmm) == zmm;
+#elif defined(__aarch64__) && defined(__linux__)
+  constexpr unsigned long dot_products = 1ul << 20, matrix_products = 1ul << 13;  // HWCAP_ASIMDDP, HWCAP2_I8MM
+  found.neon = (getauxval(AT_HWCAP) & dot_products) != 0;
+  found.neon_i8mm = found.neon && (getauxval(AT_HWCAP2) & matrix_products) != 0;
+#elif defined(__aarch64__) && defined(__APPLE__)
+  found.neon = system_says("hw.optional.arm.FEAT_DotProd");
+  found.neon_i8mm = found.neon && system_says("hw.optional.arm.FEAT_I8MM");
 #endif
   return found;
 }
@@ -48,6 +67,12 @@ std::vector<const Level*> available_levels() {
 #endif
 #ifdef MINIGPT4_LEVEL_AVX512
   if (cpu.avx512) levels.push_back(&level_avx512());
+#endif
+#ifdef MINIGPT4_LEVEL_NEON
+  if (cpu.neon) levels.push_back(&level_neon());
+#endif
+#ifdef MINIGPT4_LEVEL_NEON_I8MM
+  if (cpu.neon_i8mm) levels.push_back(&level_neon_i8mm());
 #endif
   return levels;
 }
