@@ -1,16 +1,17 @@
 // `npm test`: builds what the tests need, runs every check and ends with the line "N passed, N failed" (and skipped ones, if any).
-//   --quick        leaves out clang-tidy, the sanitizer build and the fuzz targets
-//   --only STEP    only this step (may be repeated): native, gpu, kernels, lib, types, lint, tidy, sanitize, fuzz
+//   --quick        leaves out the kernels and ARM's levels, clang-tidy, the sanitizer build and the fuzz targets
+//   --only STEP    only this step (may be repeated): native, gpu, kernels, arm, lib, types, lint, tidy, sanitize, fuzz
 //   --fuzz-seconds N  how long each fuzz target runs (5)
 //   WORD...        of the step `lib` only test files whose name contains a word, of `native` tests whose name does
+import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { basename, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { filesBelow, llvmTool, llvmVersion, nativeFiles, root, run } from './commands.mjs';
 
-const steps = ['native', 'gpu', 'kernels', 'lib', 'types', 'lint', 'tidy', 'sanitize', 'fuzz'];
-const slowSteps = ['kernels', 'tidy', 'sanitize', 'fuzz'];
+const steps = ['native', 'gpu', 'kernels', 'arm', 'lib', 'types', 'lint', 'tidy', 'sanitize', 'fuzz'];
+const slowSteps = ['kernels', 'arm', 'tidy', 'sanitize', 'fuzz'];
 const { values: options, positionals: words } = parseArgs({
   options: {
     quick: { type: 'boolean', default: false },
@@ -68,6 +69,12 @@ const node = (name, ...parameters) => check(name, process.execPath, parameters);
 const withTests = ['-DMINIGPT4_TESTS=ON', '-DMINIGPT4_SIMT=plain'];
 const parallel = ['--parallel', String(availableParallelism())];
 
+/** What a new build folder is told if there is a Ninja. */
+async function ninja(folder) {
+  const fresh = !existsSync(join(root, folder, 'CMakeCache.txt'));
+  return fresh && (await run('ninja', ['--version'])).code === 0 ? ['-G', 'Ninja'] : [];
+}
+
 async function types() {
   await node('types of lib/', 'node_modules/typescript/bin/tsc', '-p', 'tsconfig.json', '--noEmit');
   await node('types of test/, bench/ and scripts/', 'node_modules/typescript/bin/tsc', '-p', 'tsconfig.test.json');
@@ -92,9 +99,13 @@ async function tidy() {
   else report('clang-tidy', { skipped: 1, why: `clang-tidy ${llvmVersion} is not installed` });
 }
 
-/** Runs the native tests of a build folder and takes their counts from their last line. */
+/** Runs the native tests of a build folder. */
 async function nativeTests(name, folder, env, program = 'minigpt4_tests') {
-  const result = await run(join(root, folder, program), words, { env, minutes: 20 });
+  reportNative(name, await run(join(root, folder, program), words, { env, minutes: 20 }));
+}
+
+/** Takes the counts of native tests from their last line. `wrong`: what else is wrong with what they printed. */
+function reportNative(name, result, wrong) {
   const counts = result.output
     .match(/(\d+) passed, (\d+) failed, (\d+) skipped\s*$/)
     ?.slice(1)
@@ -102,13 +113,13 @@ async function nativeTests(name, folder, env, program = 'minigpt4_tests') {
   let [passed, failed, skipped] = counts ?? [0, 1, 0];
   // a word that names no native test is meant for the other tests
   if (words.length > 0 && counts && passed + failed + skipped === 0) return;
-  if (result.code !== 0 && failed === 0) failed = 1;
+  if ((result.code !== 0 || wrong) && failed === 0) failed = 1;
   report(name, {
     ...result,
     passed,
     failed,
     skipped,
-    why: counts ? undefined : `ended early: ${result.signal ?? result.code}`,
+    why: counts ? wrong : `ended early: ${result.signal ?? result.code}`,
   });
 }
 
@@ -145,6 +156,39 @@ async function kernels() {
   const result = await run(process.execPath, ['scripts/kernels.mjs'], { minutes: 30 });
   if (result.code === 77) return report('kernels for GPUs', { skipped: 1, why: 'nvcc was not found' });
   report('kernels for GPUs', { ...result, passed: result.code === 0 ? 1 : 0, failed: result.code === 0 ? 0 : 1 });
+}
+
+/** The native tests on 64-bit ARM, emulated: all where all levels are; some where fewer are, which shows that those get along without. */
+async function arm() {
+  const name = 'native tests for ARM';
+  const missing = ['aarch64-linux-gnu-g++', 'qemu-aarch64'].filter(
+    (program) => spawnSync(program, ['--version']).status !== 0,
+  );
+  if (missing.length > 0) return report(name, { skipped: 1, why: `${missing.join(' and ')}: not installed` });
+  const folder = join('out', 'arm');
+  const off = ['ADDON', 'CUDA', 'SIMT'].map((part) => `-DMINIGPT4_${part}=OFF`);
+  const settings = [
+    '-DCMAKE_TOOLCHAIN_FILE=scripts/aarch64.cmake',
+    '-DMINIGPT4_TESTS=ON',
+    ...off,
+    ...(await ninja(folder)),
+  ];
+  const built =
+    (await build('configuration for ARM', 'cmake', ['-S', '.', '-B', folder, ...settings])) &&
+    (await build(name, 'cmake', ['--build', folder, '--target', 'minigpt4_tests', ...parallel]));
+  if (!built) return;
+  for (const { cpu, levels, only } of [
+    { cpu: 'max', levels: 'scalar, neon, neon-i8mm', only: [] },
+    { cpu: 'neoverse-n1', levels: 'scalar, neon', only: ['the scalar level', 'depend'] },
+    { cpu: 'cortex-a57', levels: 'scalar', only: ['the scalar level', 'depend'] },
+  ]) {
+    if (words.length > 0 && only.length > 0) continue;
+    const program = ['-L', '/usr/aarch64-linux-gnu', '-cpu', cpu, join(root, folder, 'minigpt4_tests')];
+    const result = await run('qemu-aarch64', [...program, ...words, ...only], { minutes: 20 });
+    const found = result.output.match(/^levels: (.*)$/m)?.[1];
+    const wrong = found !== levels && words.length === 0 ? `levels: expected ${levels}, found ${found}` : undefined;
+    reportNative(`${name}, ${cpu}: ${levels}`, result, wrong);
+  }
 }
 
 /** Suites that a test file makes and never runs: uvu would pass over them in silence. */
@@ -186,8 +230,7 @@ const sanitizeEnv = { ASAN_OPTIONS: 'detect_stack_use_after_return=1', UBSAN_OPT
 
 async function buildSanitized() {
   const settings = ['-DMINIGPT4_ADDON=OFF', '-DMINIGPT4_TESTS=ON', '-DMINIGPT4_SANITIZE=ON'];
-  const fresh = !existsSync(join(root, sanitizeFolder, 'CMakeCache.txt'));
-  if (fresh && (await run('ninja', ['--version'])).code === 0) settings.push('-G', 'Ninja');
+  settings.push(...(await ninja(sanitizeFolder)));
   const targets = ['--target', 'minigpt4_tests', 'minigpt4_fuzz', ...parallel];
   return (
     (await build('configuration with sanitizers', 'cmake', ['-S', '.', '-B', sanitizeFolder, ...settings])) &&
@@ -216,6 +259,7 @@ if (wanted('native') || wanted('gpu') || wanted('lib')) {
   if (built && wanted('lib')) await lib();
 }
 if (wanted('kernels')) await kernels();
+if (wanted('arm')) await arm();
 if (wanted('types')) await types();
 if (wanted('lint')) await lint();
 if (wanted('tidy')) await tidy();

@@ -277,7 +277,7 @@ class Ops {
 
 struct CpuOptions {
   int threads = 0;    // 0: one per core this process may run on
-  std::string level;  // "": MINIGPT4_CPU_LEVEL if set, else the best this CPU has; or "scalar", "avx2", "avx512", "amx"
+  std::string level;  // "": MINIGPT4_CPU_LEVEL if set, else the best this CPU has; or a name of cpu_levels()
 };
 
 /// Levels that this build has and this CPU can run, slowest first.

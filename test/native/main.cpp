@@ -1,4 +1,5 @@
-// Runs the native tests: all, or those whose name contains the first argument. Last line: "N passed, N failed, N skipped".
+// Runs the native tests: all, or those whose name contains one of the arguments. Last line: "N passed, N failed, N skipped".
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -38,7 +39,8 @@ std::string fixture(const std::string& name) {
 int main(int count, char** arguments) {
   int passed = 0, failed = 0, skipped = 0;
   for (const check::Test& test : check::tests()) {
-    if (count > 1 && !std::strstr(test.name, arguments[1])) continue;
+    const auto named = [&](const char* word) { return std::strstr(test.name, word) != nullptr; };
+    if (count > 1 && std::none_of(arguments + 1, arguments + count, named)) continue;
     check::failures_of_test = 0;
     std::optional<std::string> skip_reason;
     try {

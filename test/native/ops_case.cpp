@@ -74,6 +74,9 @@ const std::vector<Type>& block_types() {
 
 Ops& cpu(const std::string& level, int threads) {
   static std::map<std::pair<std::string, int>, std::unique_ptr<Ops>> made;
+  // for one test: a later one may fork, and in the new process these threads would be missing
+  static const bool cleared = (check::after_each().emplace_back([] { made.clear(); }), true);
+  (void)cleared;
   std::unique_ptr<Ops>& ops = made[{level, threads}];
   if (!ops) ops = minigpt4::make_cpu_ops({threads, level});
   return *ops;

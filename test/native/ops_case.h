@@ -57,7 +57,7 @@ class OnDevice {
   Value* memory_ = nullptr;
 };
 
-/// A backend of that level and number of threads; made once.
+/// A backend of that level and number of threads; made once a test.
 Ops& cpu(const std::string& level, int threads);
 /// Runs on every level with 1, 2 and 3 threads, fails the test where a bit differs, returns the first result.
 Floats on_every_level(const std::string& what, const std::function<Floats(Ops&)>& run);

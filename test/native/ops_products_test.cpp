@@ -46,11 +46,29 @@ std::string title(const Case& c) {
 /// Weight i: another number of rows each, a bias every second time, added to what is there every third.
 int64_t outputs(size_t i) { return int64_t(37 + 16 * i); }
 
+/// What a case computes with, made once for all its runs: making it takes longer than the products.
+struct Inputs {
+  Floats x, up, weight, bias;
+  std::vector<std::vector<uint8_t>> blocks;
+  std::vector<Floats> y, biases;
+
+  explicit Inputs(const Case& c)
+      : x(normal(size_t(c.T * c.cols), 1)),
+        up(normal(x.size(), 2)),
+        weight(normal(size_t(c.cols), 3)),
+        bias(normal(size_t(c.cols), 4)) {
+    for (size_t i = 0; i < c.types.size(); ++i) {
+      blocks.push_back(weights(c.types[i], outputs(i), c.cols, 10 + i));
+      y.push_back(normal(size_t(c.T) * size_t(outputs(i)), 20 + i));
+      biases.push_back(normal(size_t(outputs(i)), 30 + i));
+    }
+  }
+};
+
 /// Every y, one after the other: by one call, or (apart) by an op that makes the rows and one product after the other.
-Floats run(Ops& ops, const Case& c, bool apart) {
-  const size_t n = size_t(c.T * c.cols);
-  const OnDevice<float> x(ops, normal(n, 1)), up(ops, normal(n, 2)), weight(ops, normal(size_t(c.cols), 3)),
-      bias(ops, normal(size_t(c.cols), 4)), made(ops, n);
+Floats run(Ops& ops, const Case& c, const Inputs& in, bool apart) {
+  const size_t n = in.x.size();
+  const OnDevice<float> x(ops, in.x), up(ops, in.up), weight(ops, in.weight), bias(ops, in.bias), made(ops, n);
   Ops::Rows rows{.x = x, .form = c.form};
   if (c.form == Form::rms_norm || c.form == Form::layer_norm) rows.weight = weight, rows.eps = kEps;
   if (c.form == Form::layer_norm) rows.bias = bias;
@@ -60,10 +78,9 @@ Floats run(Ops& ops, const Case& c, bool apart) {
   std::vector<std::unique_ptr<OnDevice<float>>> ys, biases;
   std::vector<Ops::Product> products;
   for (size_t i = 0; i < c.types.size(); ++i) {
-    const std::vector<uint8_t> blocks = weights(c.types[i], outputs(i), c.cols, 10 + i);
-    matrices.push_back(ops.matrix({c.types[i], outputs(i), c.cols, blocks.data()}, "weights"));
-    ys.push_back(std::make_unique<OnDevice<float>>(ops, normal(size_t(c.T) * size_t(outputs(i)), 20 + i)));
-    biases.push_back(std::make_unique<OnDevice<float>>(ops, normal(size_t(outputs(i)), 30 + i)));
+    matrices.push_back(ops.matrix({c.types[i], outputs(i), c.cols, in.blocks[i].data()}, "weights"));
+    ys.push_back(std::make_unique<OnDevice<float>>(ops, in.y[i]));
+    biases.push_back(std::make_unique<OnDevice<float>>(ops, in.biases[i]));
     products.push_back({*ys.back(), matrices.back().get(), i % 2 ? static_cast<float*>(*biases.back()) : nullptr,
                         i % 3 == 2 ? Accumulate::yes : Accumulate::no});
   }
@@ -100,16 +117,17 @@ Floats run(Ops& ops, const Case& c, bool apart) {
 }
 
 void check_case(const Case& c) {
+  const Inputs in(c);
   const bool floats = std::any_of(c.types.begin(), c.types.end(), [](Type type) { return !is_quantized(type); });
-  const auto together = [&](Ops& ops) { return run(ops, c, false); };
+  const auto together = [&](Ops& ops) { return run(ops, c, in, false); };
   if (!floats) {
-    same_bits(title(c), on_every_level(title(c), together), run(cpu("scalar", 1), c, true));
+    same_bits(title(c), on_every_level(title(c), together), run(cpu("scalar", 1), c, in, true));
     return;
   }
   on_every_kind_of_level(title(c), together, [](const Floats&, bool) {});
   for (const std::string& level : cpu_levels()) {
     Ops& ops = cpu(level, 1);
-    same_bits(title(c) + " on " + level, together(ops), run(ops, c, true));
+    same_bits(title(c) + " on " + level, together(ops), run(ops, c, in, true));
   }
 }
 
@@ -147,7 +165,8 @@ TEST("ops: products of more rows than are made at a time") {
 TEST("ops: the workspace of products does not grow with their rows") {
   const auto most = [](int T) {
     const std::unique_ptr<Ops> ops = make_cpu_ops({2, ""});
-    run(*ops, {Form::silu_mul, {Type::F16, Type::Q4_0, Type::Q6_K}, T, 256}, false);
+    const Case c{Form::silu_mul, {Type::F16, Type::Q4_0, Type::Q6_K}, T, 256};
+    run(*ops, c, Inputs(c), false);
     for (const Holding& holding : ops->holdings()) {
       if (holding.owner == "workspace") return holding.bytes;
     }

@@ -32,6 +32,16 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|amd64|AMD64" AND NOT CMAKE_OSX_ARCHITE
       "-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mprefer-vector-width=512 -mamx-tile -mamx-int8 -mamx-bf16")
   endif()
 endif()
+# on a Mac the architecture asked for may be another than the machine's
+if(CMAKE_OSX_ARCHITECTURES MATCHES "arm64"
+    OR (NOT CMAKE_OSX_ARCHITECTURES AND CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64"))
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    # GCC orders loads far ahead of their use before it gives out registers, and then has too few for a tile's sums
+    list(APPEND level_flags -fno-schedule-insns)
+  endif()
+  minigpt4_level(neon MINIGPT4_LEVEL_NEON "-march=armv8.2-a+dotprod")
+  minigpt4_level(neon_i8mm MINIGPT4_LEVEL_NEON_I8MM "-march=armv8.2-a+dotprod+i8mm")
+endif()
 
 if(MINIGPT4_TESTS)
   add_executable(ops_bench ${CMAKE_CURRENT_LIST_DIR}/../../../bench/ops_bench.cpp)

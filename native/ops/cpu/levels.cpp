@@ -1,10 +1,14 @@
-// Asks the processor (cpuid) what it knows and the system (xgetbv) which registers it saves.
+// Asks what the processor knows: itself (cpuid) and the system (xgetbv) for the registers it saves; on ARM the system.
 #include "ops/cpu/levels.h"
 
 #include <cstdlib>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 #ifdef MINIGPT4_LEVEL_AMX
 #include <sys/syscall.h>
@@ -19,8 +23,17 @@ namespace minigpt4::cpu {
 namespace {
 
 struct Features {
-  bool avx2 = false, avx512 = false, amx = false;  // with all that the level of that name needs
+  // with all that the level of that name needs
+  bool avx2 = false, avx512 = false, amx = false, neon = false, neon_i8mm = false;
 };
+
+#if defined(__aarch64__) && defined(__APPLE__)
+bool system_says(const char* name) {
+  int yes = 0;
+  size_t bytes = sizeof yes;
+  return sysctlbyname(name, &yes, &bytes, nullptr, 0) == 0 && yes != 0;
+}
+#endif
 
 Features features() {
   Features found;
@@ -41,6 +54,13 @@ Features features() {
   found.avx512 = found.avx2 && f && dq && bw && vl && vnni && (saved & zmm) == zmm;
   const bool amx_bf16 = bit(d, 22), amx_tile = bit(d, 24), amx_int8 = bit(d, 25);
   found.amx = found.avx512 && amx_bf16 && amx_tile && amx_int8 && (saved & tiles) == tiles;
+#elif defined(__aarch64__) && defined(__linux__)
+  constexpr unsigned long dot_products = 1ul << 20, matrix_products = 1ul << 13;  // HWCAP_ASIMDDP, HWCAP2_I8MM
+  found.neon = (getauxval(AT_HWCAP) & dot_products) != 0;
+  found.neon_i8mm = found.neon && (getauxval(AT_HWCAP2) & matrix_products) != 0;
+#elif defined(__aarch64__) && defined(__APPLE__)
+  found.neon = system_says("hw.optional.arm.FEAT_DotProd");
+  found.neon_i8mm = found.neon && system_says("hw.optional.arm.FEAT_I8MM");
 #endif
   return found;
 }
@@ -76,6 +96,12 @@ std::vector<const Level*> available_levels() {
 #endif
 #ifdef MINIGPT4_LEVEL_AMX
   if (cpu.amx && tiles_granted()) levels.push_back(&level_amx());
+#endif
+#ifdef MINIGPT4_LEVEL_NEON
+  if (cpu.neon) levels.push_back(&level_neon());
+#endif
+#ifdef MINIGPT4_LEVEL_NEON_I8MM
+  if (cpu.neon_i8mm) levels.push_back(&level_neon_i8mm());
 #endif
   return levels;
 }

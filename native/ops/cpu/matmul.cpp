@@ -128,10 +128,10 @@ CpuOps::PreparedRows CpuOps::prepare(std::span<const Product> of, const Rows& ro
   const auto round = [&](const float* x, int64_t t) {
     const int64_t tile = t / level_.quantized_rows * level_.quantized_rows;
     const int64_t stride = std::min<int64_t>(level_.quantized_rows, T - tile);
-    const int64_t at = tile * blocks + t - tile;  // the row's first block; the next one is `stride` further
+    const int64_t at = tile * blocks;  // the tile's first block
     for (const RoundedRows& to : prepared.kinds) {
-      level_.quantize_row({x, cols, to.offset, to.sums, stride, to.q + at * 32, to.d + at, to.offset_sum + at * to.sums,
-                           to.sum + at * to.sums});
+      level_.quantize_row({x, cols, to.offset, to.sums, stride, int(t - tile), to.q + at * 32, to.d + at,
+                           to.offset_sum + at * to.sums, to.sum + at * to.sums});
     }
   };
   const int at_once = tiled ? tile_rows : 1;

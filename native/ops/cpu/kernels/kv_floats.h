@@ -21,29 +21,29 @@ inline void add_values(const Page& v, int D, int d, const float* scores, int64_t
   F sum[R][N];
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int n = 0; n < N; ++n) sum[r][n] = load(out + r * width + d + n * kLanes);
   }
   for (int i = from; i < to;) {
     const int end = to < (i | 15) + 1 ? to : (i | 15) + 1, later = i + 16 * kPagesAhead;
     const W *row = v(i / 16) + (i % 16) * D + d, *next = v((later < to ? later : i) / 16) + (i % 16) * D + d;
     for (; i < end; ++i, row += D, next += D) {
-#pragma GCC unroll 8
-      for (int n = 0; n < N; ++n) __builtin_prefetch(next + n * kLanes);
+#pragma GCC unroll 16
+      for (int n = 0; n < N; n += kParts) __builtin_prefetch(next + n * kLanes);
       F b[N];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int n = 0; n < N; ++n) b[n] = load_weight(row + n * kLanes);
 #pragma GCC unroll 12
       for (int r = 0; r < R; ++r) {
         const F p = set1(scores[r * score_width + i]);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
         for (int n = 0; n < N; ++n) sum[r][n] = fma(p, b[n], sum[r][n]);
       }
     }
   }
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int n = 0; n < N; ++n) store(out + r * width + d + n * kLanes, sum[r][n]);
   }
 }

@@ -51,7 +51,7 @@ inline void score_q8(const float* queries, int D, const Q8Page* pages, const Q8P
   F sum[R][N];
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int n = 0; n < N; ++n) sum[r][n] = zero();
   }
   for (int b = 0; b < D; b += 32) {
@@ -59,23 +59,23 @@ inline void score_q8(const float* queries, int D, const Q8Page* pages, const Q8P
     F part[R][N];
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int n = 0; n < N; ++n) part[r][n] = zero();
     }
     for (int i = b; i < end; ++i) {
 #pragma GCC unroll 4
       for (int g = 0; g < G; ++g) __builtin_prefetch(next[g].codes + 16 * i);
       F code[N];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int n = 0; n < N; ++n) code[n] = load_i8(pages[n / kParts].codes + 16 * i + (n % kParts) * kLanes);
 #pragma GCC unroll 12
       for (int r = 0; r < R; ++r) {
         const F q = set1(queries[r * D + i]);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
         for (int n = 0; n < N; ++n) part[r][n] = fma(q, code[n], part[r][n]);
       }
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int n = 0; n < N; ++n) {
       __builtin_prefetch(next[n / kParts].scales + b / 2);
       const F scale = load_half(pages[n / kParts].scales + b / 2 + (n % kParts) * kLanes);
@@ -85,7 +85,7 @@ inline void score_q8(const float* queries, int D, const Q8Page* pages, const Q8P
   }
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int n = 0; n < N; ++n) store(scores + r * score_width + n * kLanes, sum[r][n]);
   }
 }
@@ -98,16 +98,16 @@ inline void add_codes(const uint8_t* codes, int D, const float* weights, int64_t
   F sum[R][N];
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int n = 0; n < N; ++n) sum[r][n] = load(out + r * width + n * kLanes);
   }
   for (int i = from; i < to; ++i) {
     F code[N];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int n = 0; n < N; ++n) code[n] = load_i8(codes + i * D + n * kLanes);
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int n = 0; n < N; ++n) {
         sum[r][n] = fma(set1(weights[r * stride + n * kLanes / 32 * 16 + i]), code[n], sum[r][n]);
       }
@@ -115,7 +115,7 @@ inline void add_codes(const uint8_t* codes, int D, const float* weights, int64_t
   }
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int n = 0; n < N; ++n) store(out + r * width + n * kLanes, sum[r][n]);
   }
 }

@@ -27,7 +27,7 @@ inline float sum_row(int64_t n, Step step) {
   F sums[kParts];
   for (int p = 0; p < kParts; ++p) sums[p] = zero();
   for (int64_t i = 0; i < n; i += 16) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int p = 0; p < kParts; ++p) sums[p] = step(i + p * kLanes, lanes_left(n, i + p * kLanes), sums[p]);
   }
   return sum16(sums);

@@ -3,6 +3,7 @@
 //   kRows           rows of an activation tile for float products
 //   kSums           vectors of running sums that fit into the registers beside a tile's weights
 //   kQuantizedRows  rows of an activation tile for quantized products
+//   kRowPairs       whether those rows go in pairs, by a dot_pairs that the level file includes behind this
 #pragma once
 
 #include "ops/cpu/kernels/lanes16.h"

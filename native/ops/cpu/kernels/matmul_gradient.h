@@ -23,17 +23,20 @@ inline void widen_rows(const W* group, int64_t c, int64_t cols, float* to) {
   }
 }
 
-/// Sixteen rows of `blocks` (1 to kLanes / 8) blocks of a quantized group from block b on, dequantized: column 16 h + i
+/// Blocks whose codes make whole vectors of words.
+constexpr int blocks_at_once = kLanes < 8 ? 1 : kLanes / 8;
+
+/// Sixteen rows of `blocks` (1 to blocks_at_once) blocks of a quantized group from block b on, dequantized: column 16 h + i
 /// of the n-th block goes to to[(2 n + h) · stride + row · 16 + i]. Words of four codes change places with rows first,
 /// so that what is done to every value is a conversion, its row's scale and its row's minimum.
 template <int kind>
 inline void dequantize_rows(const uint8_t* group, const uint8_t* scales, float offset, int64_t b, int blocks, float* to,
                             int64_t stride) {
-  constexpr int bits = kind / 8, at_once = kLanes / 8;
+  constexpr int bits = kind / 8, at_once = blocks_at_once, words_at_once = 8 * at_once / kLanes;
   constexpr bool minimum = kind & 4, halves = kind & 2;
   const F shift = set1(offset);
   for (int part = 0; part < kParts; ++part) {
-    F words[kLanes];
+    F words[words_at_once][kLanes];
     alignas(64) uint8_t codes[kLanes][at_once * 32];
     alignas(64) float scale[at_once][2][kLanes], least[at_once][2][kLanes];
 #pragma GCC unroll 2
@@ -45,16 +48,19 @@ inline void dequantize_rows(const uint8_t* group, const uint8_t* scales, float o
                           code_vector<bits, 3>(block), code_vector<bits, 4>(block), code_vector<bits, 5>(block),
                           code_vector<bits, 6>(block), code_vector<bits, 7>(block)};
 #pragma GCC unroll 8
-      for (int j = 0; j < 8; ++j) words[8 * n + j] = as_lanes(c[j]);
+      for (int j = 0; j < 8; ++j) words[(8 * n + j) / kLanes][(8 * n + j) % kLanes] = as_lanes(c[j]);
       const BlockScales s = block_scales<kind>(scales, at, part);
       for (int h = 0; h < (halves ? 2 : 1); ++h) {
         store(scale[n][h], s.scale[h]);
         if constexpr (minimum) store(least[n][h], s.minimum[h]);
       }
     }
-    transpose(words);
+#pragma GCC unroll 2
+    for (int w = 0; w < words_at_once; ++w) {
+      transpose(words[w]);
 #pragma GCC unroll 16
-    for (int i = 0; i < kLanes; ++i) store(reinterpret_cast<float*>(codes[i]), words[i]);
+      for (int i = 0; i < kLanes; ++i) store(reinterpret_cast<float*>(codes[i] + 4 * kLanes * w), words[w][i]);
+    }
     for (int n = 0; n < blocks; ++n) {
 #pragma GCC unroll 2
       for (int h = 0; h < 2; ++h) {
@@ -113,7 +119,7 @@ inline auto bring_float(const GradientMatmul& m, int64_t g0, int64_t g1) {
 template <int kind>
 inline auto bring_quantized(const GradientMatmul& m, int64_t g0, int64_t g1) {
   return [=](const uint8_t* group, float* to) {
-    constexpr int at_once = kLanes / 8;
+    constexpr int at_once = blocks_at_once;
     for (int64_t b = g0 / 2; b < g1 / 2; b += at_once) {
       const int blocks = g1 / 2 - b < at_once ? int(g1 / 2 - b) : at_once;
       dequantize_rows<kind>(group, group + m.scales_at, float(m.offset), b, blocks, to + (2 * b - g0) * kChain * 16,
@@ -147,23 +153,23 @@ inline void add_outer(float* dw, const float* dy, const float* x, int n, int64_t
   F sum[R][N];
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int i = 0; i < N; ++i) sum[r][i] = load_part(dw + r * cols + i * kLanes, i + 1 < N ? kLanes : used);
   }
   for (int t = 0; t < n; ++t) {
     F b[N];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int i = 0; i < N; ++i) b[i] = load_part(x + t * cols + i * kLanes, i + 1 < N ? kLanes : used);
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r) {
       const F a = set1(dy[t * rows + r]);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int i = 0; i < N; ++i) sum[r][i] = fma(a, b[i], sum[r][i]);
     }
   }
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int i = 0; i < N; ++i) store_part(dw + r * cols + i * kLanes, sum[r][i], i + 1 < N ? kLanes : used);
   }
 }

@@ -13,7 +13,7 @@ namespace minigpt4::cpu::MINIGPT4_LEVEL {
 void quantize_row(const QuantizeRow& row) {
   for (int64_t b = 0; b < row.cols / 32; ++b) {
     const float* x = row.x + 32 * b;
-    const int64_t to = b * row.stride;
+    const int64_t to = b * row.stride + row.r;
     F most = zero(), poison = zero();
 #pragma GCC unroll 4
     for (int i = 0; i < 32; i += kLanes) {
@@ -26,9 +26,15 @@ void quantize_row(const QuantizeRow& row) {
     const float amax = max_lane(most), nothing = sum16(lanes);
     const bool some = amax >= 1e-35f;  // below, 127 / amax would leave float32
     const F inverse = set1(some ? 127.0f / amax : 0.0f);
-    int8_t* q = row.q + to * 32;
+    alignas(32) int8_t apart[32];
+    int8_t* q = kRowPairs ? apart : row.q + to * 32;
 #pragma GCC unroll 4
     for (int i = 0; i < 32; i += kLanes) store_i8(q + i, mul(load(x + i), inverse));
+    if constexpr (kRowPairs) {  // two rows take turns by eights; a last one without a partner lies as it would anyhow
+      const bool paired = (row.r | 1) < row.stride;
+      int8_t* at = row.q + (paired ? to - row.r % 2 : to) * 32 + (paired ? row.r % 2 * 8 : 0);
+      for (int i = 0; i < 4; ++i) __builtin_memcpy(at + i * (paired ? 16 : 8), apart + 8 * i, 8);
+    }
     row.d[to] = (some ? amax / 127.0f : 0.0f) + nothing;
     int low = 0, high = 0;
     for (int i = 0; i < 16; ++i) low += q[i];
@@ -112,12 +118,12 @@ template <int kind, int R, int N>
   F sum[R][N];
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int n = 0; n < N; ++n) sum[r][n] = zero();
   }
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t at = tile_at + b * rows + r0;  // in blocks of one row
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int n = 0; n < N; ++n) {
       const int part = N == 1 ? part0 : n % kParts;
       const uint8_t* of = group + n / kParts * group_bytes;
@@ -155,12 +161,16 @@ template <int kind, int R, int N>
   }
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int n = 0; n < N; ++n) {
       store(out + 16 * r + n / kParts * 16 + (N == 1 ? part0 : n % kParts) * kLanes, sum[r][n]);
     }
   }
 }
+
+/// What dot_rows<kind, R, 1> does for rows that lie in pairs: a level with kRowPairs has it.
+template <int kind, int R>
+void dot_pairs(const QuantizedMatmul& m, const uint8_t* group, int64_t tile_at, int rows, int r0, int part, float* out);
 
 /// One group for R rows: all lanes at once for a single row, which reads the weights from memory; part by part for
 /// more, which leaves registers for the sums.
@@ -169,7 +179,13 @@ void dot_group(const QuantizedMatmul& m, const uint8_t* group, int64_t tile_at, 
   if constexpr (R == 1) {
     dot_rows<kind, 1, kParts>(m, group, tile_at, rows, r0, 0, out);
   } else {
-    for (int part = 0; part < kParts; ++part) dot_rows<kind, R, 1>(m, group, tile_at, rows, r0, part, out);
+    for (int part = 0; part < kParts; ++part) {
+      if constexpr (kRowPairs) {
+        dot_pairs<kind, R>(m, group, tile_at, rows, r0, part, out);
+      } else {
+        dot_rows<kind, R, 1>(m, group, tile_at, rows, r0, part, out);
+      }
+    }
   }
 }
 

@@ -30,7 +30,7 @@ inline void tile(const float* x, int64_t x_stride, const W* const* w, int64_t k,
   F sum[R][N];
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int n = 0; n < N; ++n) sum[r][n] = zero();
   }
   const W* at[G];
@@ -40,18 +40,18 @@ inline void tile(const float* x, int64_t x_stride, const W* const* w, int64_t k,
 #pragma GCC unroll 4
     for (int g = 0; g < G; ++g) ahead(g, i);
     F b[N];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int n = 0; n < N; ++n) b[n] = load_weight(at[n / kParts] + 16 * i + (n % kParts) * kLanes);
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r) {
       const F a = set1(columns ? x[i * x_stride + r] : x[r * x_stride + i]);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int n = 0; n < N; ++n) sum[r][n] = fma(a, b[n], sum[r][n]);
     }
   }
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int n = 0; n < N; ++n) {
       float* to = out + r * out_stride + n * kLanes;
       store(to, add_to ? add(load(to), sum[r][n]) : sum[r][n]);

@@ -7,7 +7,8 @@
 
 namespace minigpt4::cpu::MINIGPT4_LEVEL {
 constexpr int kRows = 6, kSums = 12, kQuantizedRows = 4;
-}
+constexpr bool kRowPairs = false;
+}  // namespace minigpt4::cpu::MINIGPT4_LEVEL
 
 #include "ops/cpu/kernels/level_table.h"
 

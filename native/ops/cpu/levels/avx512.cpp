@@ -8,7 +8,8 @@
 
 namespace minigpt4::cpu::MINIGPT4_LEVEL {
 constexpr int kRows = 12, kSums = 24, kQuantizedRows = 8;
-}
+constexpr bool kRowPairs = false;
+}  // namespace minigpt4::cpu::MINIGPT4_LEVEL
 
 #include "ops/cpu/kernels/level_table.h"
 

@@ -51,7 +51,7 @@ struct QuantizedMatmul {
   int code_offset;   // QuantizedFormat::offset
   const uint8_t* w;  // groups, `group_bytes` apart: code planes, then scales at `scales_at`
   size_t group_bytes, scales_at;
-  const int8_t* q;        // [32] a block
+  const int8_t* q;        // [32] a block; a level may order the bytes of a block's rows as it likes
   const float* d;         // one a block
   const int32_t* offset;  // -QuantizedFormat::offset · Σq over each half block (halves) or block
   const float* sum;       // Σq, likewise
@@ -62,13 +62,14 @@ struct QuantizedMatmul {
   bool accumulate;
 };
 
-/// Activations of one row to int8: where block b's values go is base + b · stride.
+/// Activations of row r of a tile to int8; the planes are the tile's, where block b of the row is b · stride + r.
 struct QuantizeRow {
   const float* x;
   int64_t cols;
   int offset;      // of the weight's codes
   int sums;        // 1 or 2 a block
-  int64_t stride;  // in blocks
+  int64_t stride;  // rows of the tile
+  int r;
   int8_t* q;
   float* d;
   int32_t* offset_sum;
@@ -200,7 +201,7 @@ static constexpr int64_t gradient_scratch(int queries, int keys, int D) {
          2 * queries * padded(D);
 }
 
-// One function a level that this build has; a NEON level is one more file here, one more line in levels.cpp and in
+// One function a level that this build has; another level is one more file here, one more line in levels.cpp and in
 // levels.cmake.
 const Level& level_scalar();
 #ifdef MINIGPT4_LEVEL_AVX2
@@ -211,6 +212,12 @@ const Level& level_avx512();
 #endif
 #ifdef MINIGPT4_LEVEL_AMX
 const Level& level_amx();
+#endif
+#ifdef MINIGPT4_LEVEL_NEON
+const Level& level_neon();
+#endif
+#ifdef MINIGPT4_LEVEL_NEON_I8MM
+const Level& level_neon_i8mm();
 #endif
 
 }  // namespace minigpt4::cpu
