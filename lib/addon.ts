@@ -25,7 +25,10 @@ export interface GgufTensorInfo {
   type: TypeName;
   /** Row-major, PyTorch's order: [out, in] for a weight. The format stores it the other way round. */
   shape: number[];
+  /** In the file. */
   bytes: number;
+  /** True of a matrix in the CPU's layout (docs/format.md); type and shape are then those of the numbers it stands for. */
+  grouped: boolean;
 }
 
 export interface GgufContents {
@@ -342,7 +345,7 @@ export interface Addon {
   createGgufWriter(
     path: string,
     keys: GgufKey[],
-    tensors: { name: string; type: TypeName; shape: number[] }[],
+    tensors: { name: string; type: TypeName; shape: number[]; grouped?: boolean }[],
   ): NativeGgufWriter;
   /** Blocks of `type` for rows of `rowLength` values, and back. On the JavaScript thread, as for tests and tools. */
   encodeRows(type: TypeName, rowLength: number, values: Float32Array): Uint8Array;
