@@ -101,7 +101,7 @@ export interface NativeLoadOptions {
   onProgress?: (fraction: number) => void;
 }
 
-/** Bytes that one owner ('llm weights', 'kv cache', …) holds now and held at most, in how many pieces. */
+/** Bytes that one owner ('llm weights', 'kv cache', …) holds now and held at most, in how many pieces; of '… (mapped)' they lie in the model's file. */
 export interface MemoryHolding {
   owner: string;
   bytes: number;
@@ -193,7 +193,7 @@ export interface NativeGenerateResult {
 export interface NativeSequence {
   /**
    * Starts generation; `onText` gets text as it becomes certain (never half a character) and the ids since the last call.
-   * Rejects with ERR_CONTEXT_FULL, ERR_ABORTED, ERR_CLOSED, ERR_OUT_OF_MEMORY. One run at a time a sequence.
+   * Rejects with ERR_CONTEXT_FULL, ERR_ABORTED, ERR_CLOSED, ERR_OUT_OF_MEMORY, ERR_FILE_CHANGED. One run at a time a sequence.
    */
   generate(
     request: NativeGenerateRequest,

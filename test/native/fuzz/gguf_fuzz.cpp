@@ -9,6 +9,7 @@
 
 #include "core/blocks.h"
 #include "core/gguf.h"
+#include "core/gguf_layout.h"
 #include "fuzz/mutator.h"
 #include "ops/ops.h"
 
@@ -24,9 +25,10 @@ std::string file_bytes(const std::string& path) {
 /// A small file with every kind of key and every type of tensor; `grouped`: the tensors in groups of rows.
 std::string healthy_file(const std::string& path, bool grouped) {
   using Strings = std::vector<std::string>;
+  const uint64_t alignment = grouped ? kGroupAlignment : 32;
   const std::vector<std::pair<std::string, GgufValue>> keys = {
       {"general.architecture", {8, 0, std::string("llama")}},
-      {"general.alignment", {4, 0, uint64_t(32)}},
+      {"general.alignment", {4, 0, alignment}},
       {"llama.block_count", {4, 0, uint64_t(2)}},
       {"small", {1, 0, int64_t(-3)}},
       {"large", {10, 0, uint64_t(1) << 63}},
@@ -48,7 +50,7 @@ std::string healthy_file(const std::string& path, bool grouped) {
                           Type::Q2_K, Type::Q3_K, Type::Q4_K, Type::Q5_K, Type::Q6_K}) {
     plans.push_back({std::string("blk.0.") + name(type), type, {256, 2}, grouped});
   }
-  GgufWriter writer(path, keys, plans, 32, &cpu_row_groups());
+  GgufWriter writer(path, keys, plans, uint32_t(alignment), &cpu_row_groups());
   const std::string zeros(256 * 2 * sizeof(float), '\x11');
   while (const GgufTensorPlan* plan = writer.current()) writer.write(plan->type, zeros.data(), 512);
   writer.finish();
