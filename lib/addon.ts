@@ -25,7 +25,10 @@ export interface GgufTensorInfo {
   type: TypeName;
   /** Row-major, PyTorch's order: [out, in] for a weight. The format stores it the other way round. */
   shape: number[];
+  /** In the file. */
   bytes: number;
+  /** True of a matrix in the CPU's layout (docs/format.md); type and shape are then those of the numbers it stands for. */
+  grouped: boolean;
 }
 
 export interface GgufContents {
@@ -98,7 +101,7 @@ export interface NativeLoadOptions {
   onProgress?: (fraction: number) => void;
 }
 
-/** Bytes that one owner ('llm weights', 'kv cache', …) holds now and held at most, in how many pieces. */
+/** Bytes that one owner ('llm weights', 'kv cache', …) holds now and held at most, in how many pieces; of '… (mapped)' they lie in the model's file. */
 export interface MemoryHolding {
   owner: string;
   bytes: number;
@@ -190,7 +193,7 @@ export interface NativeGenerateResult {
 export interface NativeSequence {
   /**
    * Starts generation; `onText` gets text as it becomes certain (never half a character) and the ids since the last call.
-   * Rejects with ERR_CONTEXT_FULL, ERR_ABORTED, ERR_CLOSED, ERR_OUT_OF_MEMORY. One run at a time a sequence.
+   * Rejects with ERR_CONTEXT_FULL, ERR_ABORTED, ERR_CLOSED, ERR_OUT_OF_MEMORY, ERR_FILE_CHANGED. One run at a time a sequence.
    */
   generate(
     request: NativeGenerateRequest,
@@ -342,7 +345,7 @@ export interface Addon {
   createGgufWriter(
     path: string,
     keys: GgufKey[],
-    tensors: { name: string; type: TypeName; shape: number[] }[],
+    tensors: { name: string; type: TypeName; shape: number[]; grouped?: boolean }[],
   ): NativeGgufWriter;
   /** Blocks of `type` for rows of `rowLength` values, and back. On the JavaScript thread, as for tests and tools. */
   encodeRows(type: TypeName, rowLength: number, values: Float32Array): Uint8Array;

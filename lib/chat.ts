@@ -65,7 +65,7 @@ export class Chat {
 
   /**
    * Asks; the answer joins the conversation when it is complete. The run rejects with ERR_ARGUMENT (busy, or wrong options),
-   * ERR_CONTEXT_FULL, ERR_ABORTED, ERR_CLOSED, ERR_OUT_OF_MEMORY.
+   * ERR_CONTEXT_FULL, ERR_ABORTED, ERR_CLOSED, ERR_OUT_OF_MEMORY, ERR_FILE_CHANGED.
    */
   ask(text: string, options?: GenerateOptions): Run {
     const startedAt = performance.now();

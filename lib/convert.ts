@@ -4,8 +4,9 @@ import { basename, dirname, extname, join, resolve } from 'node:path';
 import { addon, type GgufKey, type TypeName } from './addon.js';
 import { readSizeConfig, type SizeConfig } from './convert/config.js';
 import { u32, text, texts } from './convert/keys.js';
-import { planGguf, planLlama, type LlmPlan } from './convert/llama.js';
+import { planAsItIs, planGguf, planLlama, type LlmPlan } from './convert/llama.js';
 import {
+  LAYOUTS,
   SINGLE_PARTS,
   WRITABLE_TYPES,
   type ConvertNative,
@@ -18,7 +19,7 @@ import { planQformer } from './convert/qformer.js';
 import type { PlannedTensor } from './convert/rows.js';
 import { hashSources, type Source } from './convert/sources.js';
 import { planTokenizer } from './convert/tokenizer.js';
-import { FILE_TYPES, bytesOf, partType } from './convert/types.js';
+import { FILE_TYPES, bytesOf, isGrouped, partType } from './convert/types.js';
 import { planPostNorm, planVit } from './convert/vit.js';
 import { Weights } from './convert/weights.js';
 import { MiniGptError, abortedError } from './errors.js';
@@ -46,6 +47,15 @@ export async function convert(options: ConvertOptions, native: ConvertNative = a
   }
 }
 
+/** Bytes that tensors in groups of rows begin at a multiple of: `native/core/gguf_layout.h`. */
+const GROUP_ALIGNMENT = 64;
+
+interface Head {
+  keys: GgufKey[];
+  architecture: string;
+  sources: string[];
+}
+
 class Conversion {
   /** Every file that is read. */
   readonly log = new FileLog();
@@ -71,7 +81,14 @@ class Conversion {
   }
 
   async run(): Promise<ConvertResult> {
-    const { only } = this.#options;
+    const { only, model } = this.#options;
+    if (model !== undefined) {
+      if ((await kindOf(model)) !== 'gguf')
+        throw new MiniGptError('ERR_ARGUMENT', `--model: expected a model file (GGUF), found ${model}, which is none`);
+      this.#gguf = await openGguf(model);
+      this.#tensors.push(...planAsItIs(this.#gguf, 'model'));
+      return await this.#write(await this.#target());
+    }
     const config = this.#options.config === undefined ? {} : await readSizeConfig(this.#options.config);
     const llm = only === undefined || only === 'llm' ? await this.#planLlm() : undefined;
     if (only !== 'llm') await this.#planVision(config, llm);
@@ -205,7 +222,8 @@ class Conversion {
     return [...sources.values()];
   }
 
-  async #write(target: string): Promise<ConvertResult> {
+  /** What the file says of itself, with the sources' checksums. */
+  async #newHead(): Promise<Head> {
     const { out, only, signal, onProgress } = this.#options;
     const regions: CheckedRegion[] = [];
     for (const checkpoint of this.#opened.values()) regions.push(...((await checkpoint.regions?.()) ?? []));
@@ -223,11 +241,36 @@ class Conversion {
       text('general.name', this.#options.name ?? basename(out, extname(out))),
       u32('general.file_type', typeof fileType === 'number' ? fileType : FILE_TYPES[labelled]),
       u32('general.quantization_version', 2),
-      u32('general.alignment', 32),
       ...this.#keys,
       texts('minigpt4.sources', sources),
     ];
-    const plan = this.#tensors.map(({ name, type, shape }) => ({ name, type, shape: [...shape] }));
+    return { keys, architecture, sources };
+  }
+
+  /** All that a model file says of itself. */
+  #headOf(file: GgufFile): Head {
+    const { name } = this.#options;
+    const value = (key: string): GgufKey['value'] | undefined => file.keys.find((entry) => entry.key === key)?.value;
+    const [architecture, sources] = [value('general.architecture'), value('minigpt4.sources')];
+    const keys = file.keys.filter(
+      ({ key }) => key !== 'general.alignment' && (key !== 'general.name' || name === undefined),
+    );
+    return {
+      keys: name === undefined ? keys : [...keys, text('general.name', name)],
+      architecture: typeof architecture === 'string' ? architecture : '',
+      sources: Array.isArray(sources) ? sources.map(String) : [],
+    };
+  }
+
+  async #write(target: string): Promise<ConvertResult> {
+    const { out, layout, model, signal, onProgress } = this.#options;
+    const { keys, architecture, sources } = model === undefined ? await this.#newHead() : this.#headOf(this.#gguf!);
+    const grouped = (tensor: PlannedTensor): boolean => layout === 'cpu' && isGrouped(tensor.name, tensor.shape);
+    keys.push(u32('general.alignment', this.#tensors.some(grouped) ? GROUP_ALIGNMENT : 32));
+    const plan = this.#tensors.map((tensor) => {
+      const { name, type, shape } = tensor;
+      return { name, type, shape: [...shape], grouped: grouped(tensor) };
+    });
     const total = plan.reduce((sum, { shape }) => sum + count(shape), 0);
     const writer = this.#native.createGgufWriter(target, keys, plan);
     try {
@@ -331,6 +374,7 @@ const INPUTS = {
   vision: { needs: ['vit'], may: ['qformer', 'projection', 'config', 'vitType', 'qformerType', 'template'] },
   llm: { needs: ['llm'], may: ['deltaBase', 'llmType', 'config'] },
   projection: { needs: ['projection'], may: ['config'] },
+  model: { needs: ['model', 'layout'], may: [] },
 } as const;
 
 const flag = (name: string): string => `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
@@ -350,14 +394,19 @@ function checkOptions(options: ConvertOptions): void {
   oneOf('only', options.only, SINGLE_PARTS);
   for (const name of ['type', 'vitType', 'qformerType', 'llmType'] as const) oneOf(name, options[name], WRITABLE_TYPES);
   oneOf('template', options.template, templateNames);
+  oneOf('layout', options.layout, LAYOUTS);
   if (!options.out) fail('--out: expected the name of the file to write');
-  const kind = options.only ?? 'bundle';
+  const kind = options.model !== undefined ? 'model' : (options.only ?? 'bundle');
   const { needs, may } = INPUTS[kind];
   const missing = needs.filter((name) => !options[name]);
-  const what = options.only ? `--only ${options.only}` : 'a bundle';
+  const what = kind === 'model' ? '--model' : options.only ? `--only ${options.only}` : 'a bundle';
   if (missing.length)
-    fail(`${what} needs ${missing.map(flag).join(', ')}${options.only ? '' : '; --only writes one part alone'}`);
-  const inputs = [...new Set([...INPUTS.bundle.needs, ...INPUTS.bundle.may])];
+    fail(`${what} needs ${missing.map(flag).join(', ')}${kind === 'bundle' ? '; --only writes one part alone' : ''}`);
+  const inputs = [
+    ...INPUTS.bundle.needs,
+    ...INPUTS.bundle.may,
+    ...(kind === 'model' ? (['type', 'only'] as const) : []), // which a file that is taken as it is has settled
+  ];
   const extra = inputs.filter(
     (name) =>
       options[name] !== undefined &&

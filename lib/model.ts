@@ -110,7 +110,7 @@ export class MiniGPT4 {
 
   /**
    * Answers one question about a picture. The run rejects with ERR_ARGUMENT, ERR_FILE_NOT_FOUND, ERR_IMAGE, ERR_CONTEXT_FULL, ERR_ABORTED,
-   * ERR_CLOSED, ERR_OUT_OF_MEMORY.
+   * ERR_CLOSED, ERR_OUT_OF_MEMORY, ERR_FILE_CHANGED (a model file in the CPU's layout was truncated or written to).
    */
   describe(picture: Picture, options?: DescribeOptions): Run {
     const startedAt = performance.now();

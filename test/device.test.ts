@@ -1,8 +1,10 @@
 // The path of a GPU from JavaScript to the kernels and back: on the emulator, or on the device that MINIGPT4_TEST_DEVICE names. What the
 // CPU computes from the same file is what is expected.
+import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { addon, type NativeGenerateRequest, type NativeModel, type NativeTrainingSample } from '../lib/addon.js';
+import { convert } from '../lib/convert.js';
 import { MiniGptError } from '../lib/errors.js';
 import { Random } from '../lib/random.js';
 import { relativeError } from '../lib/verify/measure.js';
@@ -40,6 +42,19 @@ async function everything(options: Options) {
     return { stages: { ...seen, ...said }, ids: Array.from(answer.ids), info: model.info() };
   });
 }
+
+test("a file in the CPU's layout says what to load instead; what the CPU computes may lie in one", async () => {
+  const plain = await models.model('tiny-llama2', 'q8_0');
+  const layout = join(models.folder, 'cpu.gguf');
+  await convert({ model: plain, layout: 'cpu', out: layout });
+  for (const wishes of [{}, { gpuLayers: 1 }, { gpuLayers: 0, visionDevice: 'gpu' as const }]) {
+    const refused = await rejects('ERR_UNSUPPORTED', addon.loadModel({ model: layout, device, ...wishes }));
+    assert.match(refused.message, /cpu\.gguf holds its matrices as the CPU computes with them.*without --layout cpu/);
+  }
+  const split = { device, gpuLayers: 0, visionDevice: 'gpu' as const };
+  const expected = await everything({ ...split, model: plain });
+  assert.equal((await everything({ ...split, model: plain, llm: layout })).stages, expected.stages);
+});
 
 for (const [name, type] of [
   ['tiny-llama2', 'f32'],

@@ -1,6 +1,6 @@
 // `minigpt4 convert`: checkpoints as people have them to one model file, with a progress bar.
 import type { Command } from 'commander';
-import { WRITABLE_TYPES, type ConvertOptions, type ConvertProgress } from '../convert/options.js';
+import { LAYOUTS, WRITABLE_TYPES, type ConvertOptions, type ConvertProgress } from '../convert/options.js';
 import { MiniGptError } from '../errors.js';
 import { templateNames } from '../prompt.js';
 import { errorObject, exitCodes, jsonLine } from './program.js';
@@ -27,10 +27,15 @@ export function register(program: Command): void {
     .option('--delta-base <dir>', 'LLaMA folder that the Vicuna v0 delta in --llm is added to')
     .option('--config <file>', 'JSON with head counts and image size; not needed for the published sizes')
     .option('--out <model.gguf>', 'the file to write (needed); replaced only when everything went well')
-    .option('--type <type>', `type of the matrices: ${types}`, 'f16')
+    .option('--model <file.gguf>', 'a model file that is taken as it is, for --layout')
+    .option('--type <type>', `type of the matrices: ${types} (default: f16)`)
     .option('--vit-type <type>', "type of the ViT's matrices in place of --type's")
     .option('--qformer-type <type>', "type of the Q-Former's (with --type f16 or bf16 they stay f32, as published)")
     .option('--llm-type <type>', "type of the language model's")
+    .option(
+      '--layout <layout>',
+      `${LAYOUTS.join(', ')}: matrices as this program's CPU code computes with them, so that loading is mapping the file; not for GPUs`,
+    )
     .option('--only <part>', 'write one part: vision, llm or projection')
     .option(
       '--template <name>',
@@ -48,7 +53,8 @@ Examples:
   $ minigpt4 convert --vit eva_vit_g.pth --qformer blip2_pretrained_flant5xxl.pth --projection pretrained_minigpt4_7b.pth \\
       --llm vicuna-7b --type q4_k --vit-type q8_0 --qformer-type q8_0 --out minigpt4-7b.gguf
   $ minigpt4 convert --vit eva_vit_g.pth --projection pretrained_minigpt4_llama2_7b.pth --llm llama-2-7b-chat.Q4_K_M.gguf --out minigpt4-llama2.gguf
-  $ minigpt4 convert --llm vicuna-7b-delta-v0 --delta-base llama-7b --only llm --out vicuna-7b-v0.gguf`,
+  $ minigpt4 convert --llm vicuna-7b-delta-v0 --delta-base llama-7b --only llm --out vicuna-7b-v0.gguf
+  $ minigpt4 convert --model minigpt4-7b.gguf --layout cpu --out minigpt4-7b-cpu.gguf`,
     )
     .action(run);
 }

@@ -45,12 +45,16 @@ async function describeGguf(path: string): Promise<FileDescription> {
           ? GGUF_KINDS[architecture]!
           : 'not a part of MiniGPT-4';
     const tensors = file.tensors.map(({ name, type, shape, bytes }) => ({ name, type, shape: [...shape], bytes }));
+    const grouped = file.tensors.filter((tensor) => tensor.grouped).length;
     return {
       path,
       format: 'gguf',
       what: `GGUF ${file.version}, architecture ${architecture ?? 'unknown'}: ${kind}`,
       architecture,
-      notes: file.files.length > 1 ? [`${file.files.length} parts`] : [],
+      notes: [
+        ...(file.files.length > 1 ? [`${file.files.length} parts`] : []),
+        ...(grouped > 0 ? [`${grouped} matrices lie in the CPU's layout: no GPU and no other program reads them`] : []),
+      ],
       keys: [...file.keys],
       ...(await totals(file.files, tensors)),
     };

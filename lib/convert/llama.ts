@@ -201,11 +201,28 @@ export function planGguf(file: GgufFile, role: string): LlmPlan {
       `${file.path}: llama.embedding_length is ${String(width)}, but token_embd.weight has rows of ${embedding.shape.at(-1)}`,
     );
   }
-  const tensors = file.tensors.map((place): PlannedTensor => {
+  return {
+    width,
+    vocabulary: embedding.shape[0]!,
+    keys: file.keys.filter((entry) => !OWN_KEYS.test(entry.key)),
+    tensors: planAsItIs(file, role),
+    warnings: [],
+  };
+}
+
+/** Plans every tensor of a GGUF file with the bytes that it has there. Errors: ERR_UNSUPPORTED. */
+export function planAsItIs(file: GgufFile, role: string): PlannedTensor[] {
+  return file.tensors.map((place): PlannedTensor => {
     if (!Object.hasOwn(BLOCKS, place.type)) {
       throw new MiniGptError(
         'ERR_UNSUPPORTED',
         `${file.path}: ${place.name} has the type ${place.type}; known are ${Object.keys(BLOCKS).join(', ')}`,
+      );
+    }
+    if (place.grouped) {
+      throw new MiniGptError(
+        'ERR_UNSUPPORTED',
+        `${file.path} is stored in the CPU's layout already, from which nothing can be made; give the file that it was made from`,
       );
     }
     const type = place.type as TypeName;
@@ -229,11 +246,4 @@ export function planGguf(file: GgufFile, role: string): LlmPlan {
       },
     };
   });
-  return {
-    width,
-    vocabulary: embedding.shape[0]!,
-    keys: file.keys.filter((entry) => !OWN_KEYS.test(entry.key)),
-    tensors,
-    warnings: [],
-  };
 }

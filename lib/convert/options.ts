@@ -20,7 +20,13 @@ export type WritableType = (typeof WRITABLE_TYPES)[number];
 export const SINGLE_PARTS = ['vision', 'llm', 'projection'] as const;
 export type SinglePart = (typeof SINGLE_PARTS)[number];
 
+/** Orders that matrices can lie in beside GGUF's own. */
+export const LAYOUTS = ['cpu'] as const;
+export type Layout = (typeof LAYOUTS)[number];
+
 export interface ConvertOptions {
+  /** A model file that is taken as it is, to be stored in another `layout`; goes with `name` alone. */
+  model?: string;
   /** `eva_vit_g.pth`, or weights in the naming of `Salesforce/blip2-*` (file or folder). */
   vit?: string;
   /** `blip2_pretrained_flant5xxl.pth`, or the same in Hugging Face's naming. Left out: the variant without a Q-Former. */
@@ -34,6 +40,8 @@ export interface ConvertOptions {
   /** JSON with what no tensor's shape tells. */
   config?: string;
   out: string;
+  /** 'cpu': the matrices lie as the CPU computes with them and loading only maps the file. Left out: as GGUF has them, for everybody. */
+  layout?: Layout;
   /** Write one part instead of a bundle. */
   only?: SinglePart;
   /** One of WRITABLE_TYPES. Default: f16. */

@@ -56,6 +56,14 @@ export function storedType(wanted: TypeName, shape: readonly number[]): TypeName
   return type;
 }
 
+/** Tables whose rows are taken one by one; every other tensor of two dimensions is multiplied with (native/models/tensor_list.cpp). */
+const TABLES = ['v.position_embd.weight', 'qf.query_tokens'];
+
+/** Whether the CPU's layout groups the rows of a tensor. */
+export function isGrouped(name: string, shape: readonly number[]): boolean {
+  return shape.length === 2 && !TABLES.includes(name);
+}
+
 /**
  * The output matrix of a language model in fewer than 6 bits is Q6_K, as in llama.cpp's files: it decides between tokens,
  * and it is small beside the layers.

@@ -1,6 +1,7 @@
 // Reads the head of GGUF files: keys, and where each tensor's blocks lie. The numbers themselves are decoded by the native code.
 import type { GgufKey, GgufKeyType } from '../addon.js';
 import { MiniGptError } from '../errors.js';
+import { withLayout } from './gguf-layout.js';
 import { InputFile } from './input-file.js';
 import { shapeText, valueCount } from './tensor.js';
 
@@ -78,6 +79,8 @@ export interface GgufTensorPlace {
   /** Row-major, PyTorch's order. */
   readonly shape: readonly number[];
   readonly bytes: number;
+  /** True of a matrix in the CPU's layout: type and shape are those of the numbers it stands for, `bytes` those in the file. */
+  readonly grouped: boolean;
   readonly part: InputFile;
   /** Of the first byte in `part`. */
   readonly position: number;
@@ -118,7 +121,15 @@ export async function openGguf(path: string): Promise<GgufFile> {
     if (names.size !== tensors.length)
       throw new MiniGptError('ERR_FILE_FORMAT', `${path}: two tensors have the same name`);
     const keys = first.keys.filter((key) => !key.key.startsWith('split.'));
-    return { path, version: first.version, keys, tensors, files: parts.map((part) => part.path), close };
+    const files = parts.map((part) => part.path);
+    return {
+      path,
+      version: first.version,
+      keys,
+      tensors: withLayout(path, keys, tensors, (number) => TENSOR_TYPES[number]?.[0]),
+      files,
+      close,
+    };
   } catch (error) {
     await close();
     throw error;
@@ -217,7 +228,8 @@ class Head {
     if (start + end > this.#file.size && plans.length) {
       this.#fail(`its tensors reach to byte ${start + end}, the file has ${this.#file.size}; is it incomplete?`);
     }
-    for (const { offset, ...plan } of plans) tensors.push({ ...plan, part: this.#file, position: start + offset });
+    for (const { offset, ...plan } of plans)
+      tensors.push({ ...plan, grouped: false, part: this.#file, position: start + offset });
     return { version, keys, tensors };
   }
 

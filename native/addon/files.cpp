@@ -4,6 +4,8 @@
 #include "addon/values.h"
 #include "core/blocks.h"
 #include "core/gguf.h"
+#include "core/gguf_layout.h"
+#include "ops/ops.h"
 
 namespace minigpt4::addon {
 namespace {
@@ -48,6 +50,7 @@ Napi::Object contents_of(Napi::Env env, const GgufFile& file) {
     }
     entry.Set("shape", shape);
     entry.Set("bytes", double(tensor.bytes));
+    entry.Set("grouped", tensor.grouped != nullptr);
     tensors.Set(i++, entry);
   }
   object.Set("tensors", tensors);
@@ -65,6 +68,29 @@ Napi::Value read_gguf(const Napi::CallbackInfo& info) {
   });
 }
 
+std::vector<float> decoded(const GgufTensor& tensor) {
+  std::vector<float> values(tensor.values());
+  decode_row(tensor.type, tensor.data, values.data(), values.size());
+  return values;
+}
+
+/// The rows of a matrix in the CPU's layout.
+std::vector<float> ungrouped(const GgufFile& file, const GgufTensor& tensor) {
+  const RowGroups& layout = cpu_row_groups();
+  const uint64_t cols = tensor.shape[0], rows = tensor.shape[1], each = layout.group_rows();
+  const uint64_t groups = layout.groups(rows);
+  const size_t bytes = layout.group_bytes(tensor.type, cols);
+  if (tensor.bytes % bytes != 0 || tensor.bytes / bytes != groups) {
+    fail(code::file_format, file.path(), ": tensor ", tensor.name, " has ", tensor.bytes, " bytes, expected ", groups,
+         " groups of ", bytes);
+  }
+  std::vector<float> values(tensor.values());
+  for (uint64_t row = 0; row < rows; ++row) {
+    layout.unpack(tensor.type, cols, tensor.grouped + row / each * bytes, row % each, values.data() + row * cols);
+  }
+  return values;
+}
+
 Napi::Value read_tensor(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const std::string path = to_string(info[0], "path"), tensor_name = to_string(info[1], "name");
@@ -72,8 +98,7 @@ Napi::Value read_tensor(const Napi::CallbackInfo& info) {
       const GgufFile file(path);
       const GgufTensor* tensor = file.tensor(tensor_name);
       if (!tensor) fail(code::missing_tensor, path, ": tensor ", tensor_name, " is missing");
-      auto values = std::make_shared<std::vector<float>>(tensor->values());
-      decode_row(tensor->type, tensor->data, values->data(), values->size());
+      auto values = std::make_shared<std::vector<float>>(tensor->grouped ? ungrouped(file, *tensor) : decoded(*tensor));
       file.check_unchanged();
       return [values](Napi::Env env) -> Napi::Value { return from_floats(env, *values); };
     });
@@ -150,6 +175,7 @@ Napi::Value create_writer(const Napi::CallbackInfo& info) {
     std::vector<std::pair<std::string, GgufValue>> native_keys;
     for (uint32_t i = 0; i < keys.Length(); ++i) native_keys.push_back(to_gguf_key(keys.Get(i)));
     std::vector<GgufTensorPlan> plan;
+    bool grouped = false;
     for (uint32_t i = 0; i < tensors.Length(); ++i) {
       const Napi::Object entry = to_object(tensors.Get(i), "tensor");
       GgufTensorPlan tensor;
@@ -159,9 +185,12 @@ Napi::Value create_writer(const Napi::CallbackInfo& info) {
       for (uint32_t d = shape.Length(); d-- > 0;) {
         tensor.shape.push_back(uint64_t(to_integer(shape.Get(d), tensor.name.c_str(), 1, int64_t(1) << 48)));
       }
+      tensor.grouped = has(entry, "grouped") && to_bool(entry.Get("grouped"), tensor.name.c_str());
+      grouped = grouped || tensor.grouped;
       plan.push_back(std::move(tensor));
     }
-    auto writer = std::make_unique<GgufWriter>(path, native_keys, std::move(plan));
+    const uint32_t alignment = grouped ? uint32_t(kGroupAlignment) : 32;
+    auto writer = std::make_unique<GgufWriter>(path, native_keys, std::move(plan), alignment, &cpu_row_groups());
     return make(env.GetInstanceData<AddonData>()->gguf_writer, std::move(writer));
   });
 }

@@ -119,15 +119,17 @@ class NativeTrainer : public Napi::ObjectWrap<NativeTrainer> {
     const uint64_t number = state->begin(std::move(pending), env), call = ++calls_->newest;
     engine.compute(
         [work = std::move(work), into = std::move(into), state, number, call, &engine, calls = calls_,
-         weak = p_->trainer](MiniGpt4&) {
+         weak = p_->trainer](const MiniGpt4& model) {
           const std::shared_ptr<Trainer> trainer = weak.lock();
           if (!trainer) fail(code::closed, "the trainer was closed");
           const Trainer::Stop stop = [&] { return engine.closing() || call <= calls->aborted; };
           try {
             auto result = std::make_shared<decltype(work(*trainer, stop))>(work(*trainer, stop));
+            model.check_files();
             state->post([=](Napi::Env e) { state->resolve(number, [&] { return Napi::Value(into(e, *result)); }); });
           } catch (const Error&) {
             if (engine.closing()) fail(code::closed, "the model was closed");
+            model.check_files();  // a loss that is not finite may come of that
             throw;
           }
         },

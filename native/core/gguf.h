@@ -12,6 +12,7 @@
 
 #include "core/dtype.h"
 #include "core/mapped_file.h"
+#include "core/row_groups.h"
 #include "core/thread_pool.h"
 
 namespace minigpt4 {
@@ -30,10 +31,14 @@ struct GgufValue {
 struct GgufTensor {
   std::string name;
   Type type = Type::F32;
-  std::vector<uint64_t> shape;  // the format's order: shape[0] is contiguous (a weight's input width)
-  uint64_t offset = 0;          // from the start of the file's part that holds it
-  uint64_t bytes = 0;
-  const std::byte* data = nullptr;  // into the mapping
+  std::vector<uint64_t> shape;      // the format's order: shape[0] is contiguous (a weight's input width)
+  uint64_t offset = 0;              // from the start of the file's part that holds it
+  uint64_t bytes = 0;               // in the file
+  size_t part = 0;                  // of the file, from 0
+  const std::byte* data = nullptr;  // rows of blocks, into the mapping; null where they are grouped
+  // The same of a matrix in groups of rows (core/gguf_layout.h), `bytes` of them, which nobody has compared with the shape yet;
+  // null elsewhere.
+  const std::byte* grouped = nullptr;
   uint64_t values() const noexcept;
 };
 
@@ -72,9 +77,11 @@ class GgufFile {
   void check_unchanged() const;
   /// MappedFile::release of the tensor's bytes.
   void release(const GgufTensor& tensor) const noexcept;
+  /// The file that holds the tensor's bytes: they stay mapped as long as it is held.
+  const std::shared_ptr<const MappedFile>& part_of(const GgufTensor& tensor) const { return parts_[tensor.part]; }
 
  private:
-  std::vector<std::unique_ptr<MappedFile>> parts_;
+  std::vector<std::shared_ptr<const MappedFile>> parts_;
   uint32_t version_ = 0;
   std::vector<std::pair<std::string, GgufValue>> keys_;
   std::vector<GgufTensor> tensors_;
@@ -85,15 +92,17 @@ struct GgufTensorPlan {
   std::string name;
   Type type;
   std::vector<uint64_t> shape;  // contiguous first
+  bool grouped = false;         // a matrix, stored in the writer's groups of rows
 };
 
 /// Writes a GGUF 3 file in one pass: everything that comes before the data is known first, then rows stream in.
 /// The file is written as `PATH.part-PID` and renamed by finish(); a writer destroyed before that removes it.
 class GgufWriter {
  public:
+  /// `groups` (null: no tensor is planned in groups) outlives the writer. Keys that say what lies in groups are added.
   /// Errors: ERR_FILE_READ (cannot create), ERR_ARGUMENT (double names, shapes that do not fit the type's block).
   GgufWriter(std::string path, const std::vector<std::pair<std::string, GgufValue>>& keys,
-             std::vector<GgufTensorPlan> tensors, uint32_t alignment = 32);
+             std::vector<GgufTensorPlan> tensors, uint32_t alignment = 32, const RowGroups* groups = nullptr);
   ~GgufWriter();
   GgufWriter(const GgufWriter&) = delete;
   GgufWriter& operator=(const GgufWriter&) = delete;
@@ -113,9 +122,12 @@ class GgufWriter {
   size_t tensor_ = 0;
   uint64_t written_ = 0;  // values of the current tensor
   uint32_t alignment_;
+  const RowGroups* groups_;
+  std::vector<std::byte> ungrouped_;  // rows of the current tensor that are not put yet
   uint64_t position_ = 0;             // bytes put so far
   std::unique_ptr<ThreadPool> pool_;  // for encoding; made when first needed
   void put(const void* bytes, size_t count);
+  void put_rows(const std::byte* rows, uint64_t count, bool last);
   void pad();
   void encode(Type source, const std::byte* values, uint64_t rows);
   void close_and_remove() noexcept;

@@ -5,6 +5,7 @@
 
 #include "core/gguf.h"
 #include "core/gguf_cursor.h"
+#include "core/gguf_layout.h"
 #include "core/gguf_magic.h"
 #include "core/gguf_value.h"
 
@@ -58,8 +59,15 @@ std::string shape_text(const std::vector<uint64_t>& shape) {
   return text.str();
 }
 
+constexpr TypeInfo kGroupBytes{Type::F32, kBytesTypeName, 1, 1};  // what the bytes stand for, apply_layout tells
+
+struct TensorInfo {
+  GgufTensor tensor;
+  bool grouped;
+};
+
 /// Name, shape, type and offset of one tensor, and its bytes; the offset is still relative to the data.
-GgufTensor read_tensor_info(GgufCursor& cursor, uint64_t alignment) {
+TensorInfo read_tensor_info(GgufCursor& cursor, uint64_t alignment) {
   GgufTensor tensor;
   tensor.name = cursor.string("a tensor's name");
   const std::string at = cursor.path() + ": tensor " + quoted(tensor.name);
@@ -77,7 +85,8 @@ GgufTensor read_tensor_info(GgufCursor& cursor, uint64_t alignment) {
     values *= size;
   }
   const uint32_t number = cursor.number<uint32_t>("a tensor's type");
-  const TypeInfo* type = find_type(number);
+  const bool grouped = number == kBytesType;
+  const TypeInfo* type = grouped ? &kGroupBytes : find_type(number);
   if (!type) {
     const char* name = gguf_type_name(number);
     if (!name) fail(code::file_format, at, " has type ", number, ", which is no type of GGUF");
@@ -99,20 +108,23 @@ GgufTensor read_tensor_info(GgufCursor& cursor, uint64_t alignment) {
   if (tensor.offset % alignment != 0) {
     fail(code::file_format, at, " starts at byte ", tensor.offset, " of the data, expected a multiple of ", alignment);
   }
-  return tensor;
+  return {std::move(tensor), grouped};
 }
 
 /// Makes offsets relative to the file and sets the pointers, after checking that the tensors lie in the file.
-void place_tensors(const MappedFile& file, size_t infos_end, uint64_t alignment, std::vector<GgufTensor>& tensors) {
+std::vector<GgufTensor> place_tensors(const MappedFile& file, size_t infos_end, uint64_t alignment,
+                                      std::vector<TensorInfo> infos) {
   const uint64_t data_start = (uint64_t(infos_end) + alignment - 1) / alignment * alignment;
-  for (GgufTensor& tensor : tensors) {
+  std::vector<GgufTensor> tensors;
+  for (auto& [tensor, grouped] : infos) {
     const uint64_t room = file.size() > data_start ? file.size() - data_start : 0;
     if (tensor.offset > room || tensor.bytes > room - tensor.offset) {
       fail(code::file_format, file.path(), " is cut off or damaged: tensor ", quoted(tensor.name), " needs ",
            tensor.bytes, " bytes from byte ", tensor.offset, " of the data, which has ", room, " bytes");
     }
     tensor.offset += data_start;
-    tensor.data = file.data() + tensor.offset;
+    (grouped ? tensor.grouped : tensor.data) = file.data() + tensor.offset;
+    tensors.push_back(std::move(tensor));
   }
   std::vector<const GgufTensor*> order;
   order.reserve(tensors.size());
@@ -124,6 +136,7 @@ void place_tensors(const MappedFile& file, size_t infos_end, uint64_t alignment,
            quoted(order[i]->name), " overlap");
     }
   }
+  return tensors;
 }
 
 /// The path of part `part` (from 0) of `count`, or an empty string if `first` is not named as the first of so many.
@@ -157,8 +170,9 @@ Part read_part(const MappedFile& file, GgufCursor::Budget& budget) {
   const uint64_t key_count = cursor.count("the number of keys", 13, sizeof(Keys::value_type) + 128);
   part.keys = read_keys(cursor, key_count, part.key_index);
   const uint64_t alignment = read_alignment(file.path(), part.keys);
-  for (uint64_t i = 0; i < tensor_count; ++i) part.tensors.push_back(read_tensor_info(cursor, alignment));
-  place_tensors(file, cursor.position(), alignment, part.tensors);
+  std::vector<TensorInfo> infos;
+  for (uint64_t i = 0; i < tensor_count; ++i) infos.push_back(read_tensor_info(cursor, alignment));
+  part.tensors = place_tensors(file, cursor.position(), alignment, std::move(infos));
   return part;
 }
 
@@ -180,13 +194,14 @@ uint64_t GgufTensor::values() const noexcept {
 GgufFile::GgufFile(const std::string& path) {
   GgufCursor::Budget budget;
   const auto add = [&](const std::string& part_file) {
-    parts_.push_back(std::make_unique<MappedFile>(part_file));
+    parts_.push_back(std::make_shared<const MappedFile>(part_file));
     Part part = read_part(*parts_.back(), budget);
     parts_.back()->check_unchanged();
     for (GgufTensor& tensor : part.tensors) {
       if (!tensor_index_.emplace(tensor.name, tensors_.size()).second) {
         fail(code::file_format, part_file, " has a second tensor ", quoted(tensor.name), ", expected each name once");
       }
+      tensor.part = parts_.size() - 1;
       tensors_.push_back(std::move(tensor));
     }
     part.tensors.clear();
@@ -223,6 +238,7 @@ GgufFile::GgufFile(const std::string& path) {
   version_ = first.version;
   keys_ = std::move(first.keys);
   key_index_ = std::move(first.key_index);
+  apply_layout(*this, tensors_);
 }
 
 const std::string& GgufFile::path() const noexcept { return parts_.front()->path(); }
@@ -242,12 +258,7 @@ void GgufFile::check_unchanged() const {
 }
 
 void GgufFile::release(const GgufTensor& tensor) const noexcept {
-  for (const auto& part : parts_) {
-    if (tensor.data >= part->data() && tensor.data < part->data() + part->size()) {
-      part->release(size_t(tensor.offset), size_t(tensor.bytes));
-      return;
-    }
-  }
+  parts_[tensor.part]->release(size_t(tensor.offset), size_t(tensor.bytes));
 }
 
 }  // namespace minigpt4

@@ -11,6 +11,7 @@
 #include "core/block_layout.h"
 #include "core/blocks.h"
 #include "core/gguf.h"
+#include "core/gguf_layout.h"
 #include "core/gguf_value.h"
 
 namespace minigpt4 {
@@ -30,8 +31,22 @@ uint64_t rows_of(const GgufTensorPlan& plan) {
   return rows;
 }
 
+/// What stands in the file: the plan itself, or bytes.
+struct Stored {
+  uint32_t type;
+  std::vector<uint64_t> shape;
+  uint64_t bytes;
+};
+
+Stored stored(const GgufTensorPlan& plan, const RowGroups* groups) {
+  const uint64_t rows = rows_of(plan);
+  if (!plan.grouped) return {uint32_t(plan.type), plan.shape, rows * row_bytes(plan.type, plan.shape[0])};
+  const uint64_t count = groups->groups(rows), bytes = groups->group_bytes(plan.type, plan.shape[0]);
+  return {kBytesType, {bytes, count}, bytes * count};
+}
+
 /// Refuses plans that no GGUF file can hold.
-void check_plan(const GgufTensorPlan& plan, std::unordered_set<std::string>& names) {
+void check_plan(const GgufTensorPlan& plan, const RowGroups* groups, std::unordered_set<std::string>& names) {
   if (plan.name.empty()) fail(code::argument, "a tensor without a name cannot be written");
   if (!names.insert(plan.name).second) fail(code::argument, "tensor ", quoted(plan.name), " is planned twice");
   if (plan.shape.empty() || plan.shape.size() > 4) {
@@ -49,14 +64,19 @@ void check_plan(const GgufTensorPlan& plan, std::unordered_set<std::string>& nam
     fail(code::argument, "tensor ", quoted(plan.name), " cannot be ", type.name, ": its rows of ", plan.shape[0],
          " values are no multiple of ", type.block_values);
   }
+  if (plan.grouped && (!groups || plan.shape.size() != 2)) {
+    fail(code::argument, "tensor ", quoted(plan.name), " of ", plan.shape.size(),
+         " dimensions is planned in groups of rows, expected ", groups ? "2 dimensions" : "a layout of them");
+  }
 }
 
-std::string header(const std::vector<std::pair<std::string, GgufValue>>& keys,
-                   const std::vector<GgufTensorPlan>& tensors, uint32_t alignment) {
+std::string header(std::vector<std::pair<std::string, GgufValue>> keys, const std::vector<GgufTensorPlan>& tensors,
+                   uint32_t alignment, const RowGroups* groups) {
   if (alignment < 8 || !std::has_single_bit(alignment)) {
     fail(code::argument, "an alignment is expected that is a power of two from 8, found ", alignment);
   }
   std::unordered_set<std::string> names;
+  for (auto& key : layout_keys(tensors)) keys.push_back(std::move(key));
   uint64_t key_count = keys.size();
   bool alignment_given = false;
   std::string body;
@@ -79,13 +99,14 @@ std::string header(const std::vector<std::pair<std::string, GgufValue>>& keys,
   names.clear();
   uint64_t offset = 0;
   for (const GgufTensorPlan& plan : tensors) {
-    check_plan(plan, names);
+    check_plan(plan, groups, names);
+    const Stored as = stored(plan, groups);
     append_gguf_string(body, plan.name);
-    append_number(body, uint32_t(plan.shape.size()));
-    for (const uint64_t size : plan.shape) append_number(body, size);
-    append_number(body, uint32_t(plan.type));
+    append_number(body, uint32_t(as.shape.size()));
+    for (const uint64_t size : as.shape) append_number(body, size);
+    append_number(body, as.type);
     append_number(body, offset);
-    offset = rounded_up(offset + rows_of(plan) * row_bytes(plan.type, plan.shape[0]), alignment);
+    offset = rounded_up(offset + as.bytes, alignment);
   }
 
   std::string whole = "GGUF";
@@ -100,9 +121,9 @@ bool is_float_type(Type type) { return type == Type::F32 || type == Type::F16 ||
 }  // namespace
 
 GgufWriter::GgufWriter(std::string path, const std::vector<std::pair<std::string, GgufValue>>& keys,
-                       std::vector<GgufTensorPlan> tensors, uint32_t alignment)
-    : path_(std::move(path)), tensors_(std::move(tensors)), alignment_(alignment) {
-  const std::string start = header(keys, tensors_, alignment_);
+                       std::vector<GgufTensorPlan> tensors, uint32_t alignment, const RowGroups* groups)
+    : path_(std::move(path)), tensors_(std::move(tensors)), alignment_(alignment), groups_(groups) {
+  const std::string start = header(keys, tensors_, alignment_, groups_);
   part_path_ = path_ + ".part-" + std::to_string(getpid());
   file_ = std::fopen(part_path_.c_str(), "wb");
   if (!file_) fail(code::file_read, "cannot create ", part_path_, ": ", std::strerror(errno));
@@ -155,7 +176,7 @@ void GgufWriter::write(Type source, const void* values, uint64_t count) {
          count, " more");
   }
   if (source == plan->type) {
-    put(values, row_bytes(source, width) * size_t(count / width));
+    put_rows(static_cast<const std::byte*>(values), count / width, written_ + count == all);
   } else if (!is_float_type(source)) {
     fail(code::argument, "tensor ", quoted(plan->name), " is planned as ", name(plan->type), ", found ", name(source),
          "; F32, F16, BF16 or the planned type are expected");
@@ -197,8 +218,27 @@ void GgufWriter::encode(Type source, const std::byte* values, uint64_t rows) {
     } catch (const Error& error) {
       fail(error.code(), "tensor ", quoted(plan.name), ": ", error.what());
     }
-    put(encoded.data(), size_t(here) * to_bytes);
+    put_rows(encoded.data(), here, written_ + (row + here) * width == width * rows_of(plan));
   }
+}
+
+/// Of the current tensor, in its type. `last`: none follow.
+void GgufWriter::put_rows(const std::byte* rows, uint64_t count, bool last) {
+  const GgufTensorPlan& plan = tensors_[tensor_];
+  const uint64_t width = plan.shape[0];
+  const size_t bytes = row_bytes(plan.type, width);
+  if (!plan.grouped) return put(rows, bytes * size_t(count));
+  ungrouped_.insert(ungrouped_.end(), rows, rows + bytes * size_t(count));
+  const uint64_t have = ungrouped_.size() / bytes, whole = groups_->group_rows();
+  const uint64_t groups = last ? groups_->groups(have) : have / whole;
+  const size_t group_bytes = groups_->group_bytes(plan.type, width);
+  std::vector<std::byte> packed(size_t(groups) * group_bytes);
+  for (uint64_t g = 0; g < groups; ++g) {
+    groups_->pack(plan.type, width, ungrouped_.data() + size_t(g * whole) * bytes, std::min(whole, have - g * whole),
+                  packed.data() + size_t(g) * group_bytes);
+  }
+  put(packed.data(), packed.size());
+  ungrouped_.erase(ungrouped_.begin(), ungrouped_.begin() + std::ptrdiff_t(std::min(have, groups * whole) * bytes));
 }
 
 void GgufWriter::finish() {

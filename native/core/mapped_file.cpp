@@ -88,12 +88,24 @@ void MappedFile::check_unchanged() const {
 }
 
 void MappedFile::release(size_t offset, size_t bytes) const noexcept {
-  if (offset >= size_ || bytes == 0) return;
+  // A page shared with the neighbour is read again when the neighbour is used.
+  advise(offset, bytes, MADV_DONTNEED);
+}
+
+void MappedFile::populate(size_t offset, size_t bytes) const noexcept {
+#ifdef MADV_POPULATE_READ
+  // of a file that lost these pages meanwhile it says so instead of a signal; the loads that follow get that
+  if (advise(offset, bytes, MADV_POPULATE_READ)) return;
+#endif
+  advise(offset, bytes, MADV_WILLNEED);
+}
+
+bool MappedFile::advise(size_t offset, size_t bytes, int advice) const noexcept {
+  if (offset >= size_ || bytes == 0) return true;
   const size_t page = size_t(sysconf(_SC_PAGESIZE));
   const size_t begin = offset & ~(page - 1);
   const size_t end = bytes < size_ - offset ? offset + bytes : size_;
-  // A page shared with the neighbour is read again when the neighbour is used.
-  madvise(const_cast<std::byte*>(data_) + begin, end - begin, MADV_DONTNEED);
+  return madvise(const_cast<std::byte*>(data_) + begin, end - begin, advice) == 0;
 }
 
 }  // namespace minigpt4

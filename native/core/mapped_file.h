@@ -25,6 +25,9 @@ class MappedFile {
   void check_unchanged() const;
   /// Tells the system that [offset, offset + bytes) has been used and its pages may be dropped.
   void release(size_t offset, size_t bytes) const noexcept;
+  /// Reads [offset, offset + bytes) in and maps its pages, so that using them later waits for nothing: a wish, which the system
+  /// need not follow.
+  void populate(size_t offset, size_t bytes) const noexcept;
 
  private:
   std::string path_;
@@ -33,6 +36,9 @@ class MappedFile {
   int file_ = -1;
   int64_t modified_ns_ = 0;
   size_t guard_ = 0;  // index of this mapping's entry in the SIGBUS guard's table
+
+  /// False where the system does not follow.
+  bool advise(size_t offset, size_t bytes, int advice) const noexcept;
 };
 
 }  // namespace minigpt4

@@ -318,6 +318,7 @@ std::vector<Engine::Stage> Engine::trace(const std::vector<PromptPart>& parts) {
       record(batch_.last().ops(), "logits", next_.logits(batch_.x(), row, count), count, model_->llama().vocab);
     }
   }
+  model_->check_files();
   return stages;
 }
 
@@ -357,6 +358,7 @@ void Engine::step() {
       upload_draws(due);
       next_.draw(batch_.x(), n);
     }
+    model_->check_files();
     hand_out(due);
   } catch (...) {
     // what went wrong cannot be laid at one conversation's door: all that took part end with it, the engine goes on

@@ -174,8 +174,18 @@ std::string MiniGpt4::describe() const {
   return text + "; the rest on " + backends_.host->describe();
 }
 
+void MiniGpt4::check_files() const {
+  for (const auto& file : mapped_files_) file->check_unchanged();
+}
+
+void MiniGpt4::note_mapped(const WeightLoader& loader) {
+  if (loader.mapped().pieces > 0) mapped_.push_back(loader.mapped());
+  mapped_files_.insert(loader.mapped_files().begin(), loader.mapped_files().end());
+}
+
 std::vector<Holding> MiniGpt4::holdings() const {
-  std::vector<Holding> all = backends_.device->holdings();
+  std::vector<Holding> all = mapped_;
+  for (Holding& one : backends_.device->holdings()) all.push_back(std::move(one));
   if (!backends_.host) return all;
   for (Holding& one : backends_.host->holdings()) {
     one.owner += " (CPU)";
@@ -189,6 +199,7 @@ void MiniGpt4::load_vision(const GgufFile& file, const std::function<void(uint64
   WeightLoader vit(vision_ops(), file, "vit weights", on_bytes);
   visit_tensors(v, vit_weights_, vit);
   check_block_count(file, "v.blk.", v.depth);
+  note_mapped(vit);
   parameters_.vision = vit.parameters();
   const int images = max_images();
   vit_.emplace(vision_ops(), v, vit_weights_, images);
@@ -200,6 +211,7 @@ void MiniGpt4::load_vision(const GgufFile& file, const std::function<void(uint64
   WeightLoader qformer(vision_ops(), file, "qformer weights", on_bytes);
   visit_tensors(q, v.width, qformer_weights_, qformer);
   check_block_count(file, "qf.blk.", q.depth);
+  note_mapped(qformer);
   parameters_.qformer = qformer.parameters();
   qformer_.emplace(vision_ops(), q, qformer_weights_, v.rows(), images);
 }
@@ -207,6 +219,7 @@ void MiniGpt4::load_vision(const GgufFile& file, const std::function<void(uint64
 void MiniGpt4::load_projection(const GgufFile& file, const std::function<void(uint64_t)>& on_bytes) {
   WeightLoader projection(vision_ops(), file, "projection weights", on_bytes);
   visit_tensors(projection_, projection_weights_, projection);
+  note_mapped(projection);
   parameters_.projection = projection.parameters();
   tokens_ = Buffer<float>(vision_ops(), int64_t(max_images()) * image_tokens() * projection_.output);
 }
@@ -219,6 +232,8 @@ void MiniGpt4::load_llama(const GgufFile& file, const std::function<void(uint64_
   LlamaLoader loader(front, runs.size() > 1 ? &back : nullptr, runs.back().range.begin);
   visit_tensors(llama_, llama_weights_, loader);
   check_block_count(file, "blk.", llama_.depth);
+  note_mapped(front);
+  note_mapped(back);
   parameters_.llm = front.parameters() + back.parameters();
   if (runs.size() > 1 && !llama_weights_.head) {
     // one matrix embeds on the host and gives logits on the device: it is in both, and counted once
@@ -277,6 +292,7 @@ std::vector<ImageTokens> MiniGpt4::encode(std::span<const Picture> pictures, con
     const float* const from = (projected ? tokens_ : features_) + int64_t(b) * n * width;
     vision_ops().download(one.values.data(), from, one.values.size() * sizeof(float));
   }
+  check_files();
   return encoded;
 }
 

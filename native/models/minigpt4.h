@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -17,6 +18,8 @@
 namespace minigpt4 {
 
 class GgufFile;
+class MappedFile;
+class WeightLoader;
 
 /// The open files that make a model.
 struct ModelFiles {
@@ -71,7 +74,11 @@ class MiniGpt4 {
 
   /// "cpu avx512, 2 threads"; of a model in two places also what is where.
   std::string describe() const;
+  /// What lies in files is among it.
   std::vector<Holding> holdings() const;
+  /// To be asked before anything that was computed is handed out. Error ERR_FILE_CHANGED where matrices lie in a file that was
+  /// truncated or written to since the load: what was computed may come of other numbers.
+  void check_files() const;
   const Placement& placement() const { return placement_; }
   /// True where a device beside the host was asked for.
   bool on_device() const { return backends_.device->is_device(); }
@@ -96,7 +103,7 @@ class MiniGpt4 {
     bool projected = true;          // false: what the projection reads, [image tokens, projection input]
   };
   /// What becomes of each, the same bits whatever else is there. One thread at a time. Errors: ERR_ARGUMENT without a
-  /// vision side, or for more pictures than max_images().
+  /// vision side, or for more pictures than max_images(); those of check_files().
   std::vector<ImageTokens> encode(std::span<const Picture> pictures, const Trace& trace = {});
   /// Bytes that encoding takes beside weights, for each picture that is encoded at once; what the ops' scratch may grow by
   /// is among them.
@@ -113,6 +120,8 @@ class MiniGpt4 {
   Linear projection_weights_;
   LlamaWeights llama_weights_;
   ParameterCounts parameters_;
+  std::set<std::shared_ptr<const MappedFile>> mapped_files_;  // that matrices lie in
+  std::vector<Holding> mapped_;
   std::optional<Vit> vit_;
   std::optional<QFormer> qformer_;
   Buffer<float> pixels_;    // [B, 3, S, S]
@@ -121,6 +130,7 @@ class MiniGpt4 {
   Buffer<float> tokens_;    // [B·image tokens, E]
 
   void see(std::span<const Picture> pictures, const Trace& trace);
+  void note_mapped(const WeightLoader& loader);
   void load_vision(const GgufFile& file, const std::function<void(uint64_t)>& on_bytes);
   void load_projection(const GgufFile& file, const std::function<void(uint64_t)>& on_bytes);
   void load_llama(const GgufFile& file, const std::function<void(uint64_t)>& on_bytes);

@@ -39,22 +39,55 @@ const GgufTensor* expect(const GgufFile& file, const std::string& name, const st
 }  // namespace
 
 WeightLoader::WeightLoader(Ops& ops, const GgufFile& file, const char* owner, std::function<void(uint64_t)> on_bytes)
-    : ops_(ops), file_(file), owner_(owner), on_bytes_(std::move(on_bytes)) {}
+    : ops_(ops),
+      file_(file),
+      owner_(owner),
+      on_bytes_(std::move(on_bytes)),
+      mapped_{std::string(owner) + " (mapped)", 0, 0, 0} {}
 
 void WeightLoader::matrix(const std::string& name, int64_t rows, int64_t cols, std::unique_ptr<Matrix>& slot,
                           Presence presence) {
   const GgufTensor* tensor = expect(file_, name, {uint64_t(cols), uint64_t(rows)}, presence);
   if (!tensor) return;
-  slot = ops_.matrix({tensor->type, rows, cols, tensor->data}, owner_);
-  file_.release(*tensor);  // the backend holds its own layout now
+  // in one go: a fault for every few pages takes longer than what is done with them
+  file_.part_of(*tensor)->populate(size_t(tensor->offset), size_t(tensor->bytes));
+  if (tensor->grouped) {
+    slot = map(*tensor, rows, cols);
+  } else {
+    slot = ops_.matrix({tensor->type, rows, cols, tensor->data}, owner_);
+    file_.release(*tensor);  // the backend holds its own layout now
+  }
   parameters_ += rows * cols;
   if (on_bytes_) on_bytes_(tensor->bytes);
+}
+
+std::unique_ptr<Matrix> WeightLoader::map(const GgufTensor& tensor, int64_t rows, int64_t cols) {
+  const std::shared_ptr<const MappedFile>& part = file_.part_of(tensor);
+  std::unique_ptr<Matrix> matrix;
+  try {
+    matrix = ops_.mapped_matrix({tensor.type, rows, cols, tensor.grouped, size_t(tensor.bytes), part});
+  } catch (const Error& error) {
+    fail(error.code(), file_.path(), ": tensor ", tensor.name, ": ", error.what());
+  }
+  if (!matrix) {
+    fail(code::unsupported, file_.path(), " holds its matrices as the CPU computes with them, but ", ops_.describe(),
+         " is to compute with ", tensor.name,
+         ": load the file that it was made from (converted without --layout cpu), or", " take the CPU as the device");
+  }
+  mapped_files_.insert(part);
+  mapped_.bytes += matrix->bytes;
+  mapped_.peak = mapped_.bytes;
+  mapped_.pieces += 1;
+  return matrix;
 }
 
 std::optional<std::vector<float>> WeightLoader::read(const std::string& name, const std::vector<uint64_t>& shape,
                                                      Presence presence) {
   const GgufTensor* tensor = expect(file_, name, shape, presence);
   if (!tensor) return std::nullopt;
+  if (tensor->grouped) {
+    fail(code::file_format, file_.path(), ": tensor ", name, " lies in groups of rows, expected plain numbers");
+  }
   if (is_quantized(tensor->type)) {
     fail(code::file_format, file_.path(), ": tensor ", name, " is ", minigpt4::name(tensor->type),
          ", expected F32, F16 or BF16");

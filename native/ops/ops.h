@@ -19,6 +19,7 @@
 
 #include "core/arena.h"
 #include "core/dtype.h"
+#include "core/row_groups.h"
 
 namespace minigpt4 {
 
@@ -29,13 +30,23 @@ struct MatrixView {
   const void* data = nullptr;  // rows * row_bytes(type, cols) bytes of host memory
 };
 
-/// A weight in the backend's own layout. Made by Ops::matrix, holds no reference to the view it was made from.
+/// A weight as a file has it that was made for the CPU: in groups of rows, see cpu_row_groups().
+struct GroupedView {
+  Type type = Type::F32;
+  int64_t rows = 0, cols = 0;
+  const void* data = nullptr;
+  size_t bytes = 0;                    // from there on
+  std::shared_ptr<const void> memory;  // as long as it is held, they stay
+};
+
+/// A weight in the backend's own layout. Made by Ops::matrix, holds no reference to the view it was made from; by
+/// Ops::mapped_matrix, holds that view's memory.
 class Matrix {
  public:
   virtual ~Matrix() = default;
   Type type = Type::F32;  // of the values it stands for
   int64_t rows = 0, cols = 0;
-  size_t bytes = 0;  // in the backend's memory
+  size_t bytes = 0;  // in the backend's memory, or in the view's
 };
 
 /// Positions that a page of the KV cache holds.
@@ -105,6 +116,9 @@ class Ops {
 
   /// Brings a weight into the backend's layout. Errors: ERR_OUT_OF_MEMORY, ERR_UNSUPPORTED (type).
   virtual std::unique_ptr<Matrix> matrix(const MatrixView& view, const char* owner) = 0;
+  /// A weight that lies in this backend's layout already and is used where it lies: nothing is copied. Null from a backend
+  /// of another layout. Error ERR_FILE_FORMAT (bytes or place are not what the sizes ask for).
+  virtual std::unique_ptr<Matrix> mapped_matrix(const GroupedView&) { return nullptr; }
   /// Bytes that matrix() takes for a weight of these sizes.
   virtual size_t matrix_bytes(Type type, int64_t rows, int64_t cols) const {
     return size_t(rows) * row_bytes(type, uint64_t(cols));
@@ -284,6 +298,8 @@ struct CpuOptions {
 std::vector<std::string> cpu_levels();
 /// Errors: ERR_NO_BACKEND for a level that is unknown or that this CPU lacks (message lists those it has).
 std::unique_ptr<Ops> make_cpu_ops(const CpuOptions& options);
+/// How the CPU lays out weights: the same at every level, so that files can hold them. Lives as long as the program.
+const RowGroups& cpu_row_groups() noexcept;
 
 struct DeviceOptions {
   std::string device = "auto";  // "auto", "cpu", "cuda", "cuda:N"

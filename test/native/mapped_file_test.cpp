@@ -67,6 +67,23 @@ TEST("mapped file: truncated while in use") {
   CHECK_ERROR(code::file_changed, "could not be read", file.check_unchanged());
 }
 
+TEST("mapped file: pages that are asked for before they are used") {
+  const check::TemporaryFolder folder;
+  const size_t page = size_t(sysconf(_SC_PAGESIZE)), size = 40 * page + 7;
+  const std::string path = folder.file("a", std::string(size, '\1'));
+  const MappedFile file(path);
+  file.populate(page + 5, 3 * page);
+  file.populate(0, size);
+  file.populate(size - 1, SIZE_MAX);
+  file.populate(size + 1, 1);
+  CHECK_EQUAL(sum_of(file), int64_t(size));
+  file.check_unchanged();
+  // what is gone from the file is no signal here
+  std::filesystem::resize_file(path, page);
+  file.populate(0, size);
+  CHECK_ERROR(code::file_changed, "it had", file.check_unchanged());
+}
+
 TEST("mapped file: written to, and replaced, while in use") {
   const check::TemporaryFolder folder;
   const std::string path = folder.file("a", std::string(100, '\1'));

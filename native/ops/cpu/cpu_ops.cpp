@@ -42,7 +42,9 @@ void CpuOps::refill(Matrix& w, const float* values) {
   if (w.type != Type::F32) {
     fail(code::argument, "new values are expected for a matrix of type F32, found one of type ", name(w.type));
   }
-  pack(static_cast<PackedMatrix&>(w), values);
+  auto& packed = static_cast<PackedMatrix&>(w);
+  if (!packed.writable()) fail(code::argument, "new values are expected for a matrix of matrix(), found one in a file");
+  pack(packed, values);
 }
 
 void CpuOps::pack(PackedMatrix& w, const void* rows) {

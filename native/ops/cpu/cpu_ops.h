@@ -26,6 +26,9 @@ class CpuOps final : public Ops {
   void replay(uint64_t, const std::function<void()>& body) override { body(); }
 
   std::unique_ptr<Matrix> matrix(const MatrixView& view, const char* owner) override;
+  std::unique_ptr<Matrix> mapped_matrix(const GroupedView& view) override {
+    return std::make_unique<PackedMatrix>(view);
+  }
   size_t matrix_bytes(Type type, int64_t rows, int64_t cols) const override {
     return PackedMatrix::bytes_of(type, rows, cols);
   }

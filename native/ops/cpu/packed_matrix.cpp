@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/error.h"
+
 namespace minigpt4::cpu {
 
 namespace {
@@ -24,13 +26,13 @@ void interleave(const uint8_t* source, int rows, int64_t cols, uint8_t* group) {
   }
 }
 
+}  // namespace
+
 size_t bytes_of_group(Type type, int64_t cols) {
   const size_t row = row_bytes(type, uint64_t(cols));  // checks the columns
   const QuantizedFormat* format = format_of(type);
   return format ? format->group_bytes(cols) : row * kGroup;
 }
-
-}  // namespace
 
 const QuantizedFormat* format_of(Type type) noexcept {
   //                                   bits offset minimum halves super
@@ -74,16 +76,41 @@ const QuantizedFormat* format_of(Type type) noexcept {
 }
 
 PackedMatrix::PackedMatrix(std::shared_ptr<Arena> arena, Type type_, int64_t rows_, int64_t cols_, const char* owner)
-    : arena_(std::move(arena)), format_(format_of(type_)) {
+    : arena_(std::move(arena)), format_(format_of(type_)), group_bytes_(bytes_of_group(type_, cols_)) {
   type = type_;
   rows = rows_;
   cols = cols_;
-  group_bytes_ = bytes_of_group(type, cols);
   bytes = size_t(groups()) * group_bytes_;
-  data_ = static_cast<uint8_t*>(arena_->take(bytes, owner));
+  own_ = static_cast<uint8_t*>(arena_->take(bytes, owner));
+  data_ = own_;
 }
 
-PackedMatrix::~PackedMatrix() { arena_->give(data_); }
+PackedMatrix::PackedMatrix(const GroupedView& view)
+    : memory_(view.memory),
+      format_(format_of(view.type)),
+      group_bytes_(bytes_of_group(view.type, view.cols)),
+      data_(static_cast<const uint8_t*>(view.data)) {
+  constexpr uintptr_t alignment = 64;
+  if (view.rows < 1 || view.cols < 1) fail(code::shape, "a matrix has ", view.rows, " rows of ", view.cols, " values");
+  type = view.type;
+  rows = view.rows;
+  cols = view.cols;
+  // by division: sizes out of a file may be such that their product is not what it seems
+  const size_t count = size_t(groups());
+  if (view.bytes % group_bytes_ != 0 || view.bytes / group_bytes_ != count) {
+    fail(code::file_format, rows, " rows of ", cols, " values of type ", name(type), " take ", count, " groups of ",
+         group_bytes_, " bytes, found ", view.bytes, " bytes");
+  }
+  if (reinterpret_cast<uintptr_t>(data_) % alignment != 0) {
+    fail(code::file_format, "groups of rows are expected at a multiple of ", alignment, ", found them ",
+         reinterpret_cast<uintptr_t>(data_) % alignment, " bytes behind one");
+  }
+  bytes = view.bytes;
+}
+
+PackedMatrix::~PackedMatrix() {
+  if (own_) arena_->give(own_);
+}
 
 size_t PackedMatrix::bytes_of(Type type, int64_t rows, int64_t cols) {
   return size_t(padded(rows) / kGroup) * bytes_of_group(type, cols);
@@ -92,21 +119,23 @@ size_t PackedMatrix::bytes_of(Type type, int64_t rows, int64_t cols) {
 void PackedMatrix::pack(const void* view_rows, int64_t g0, int64_t g1) {
   const size_t row = row_bytes(type, uint64_t(cols));
   for (int64_t g = g0; g < g1; ++g) {
-    const int n = int(std::min<int64_t>(kGroup, rows - g * kGroup));
     const uint8_t* source = static_cast<const uint8_t*>(view_rows) + size_t(g) * kGroup * row;
-    uint8_t* group = data_ + size_t(g) * group_bytes_;
-    if (format_) {
-      pack_quantized_group(type, source, n, cols, group);
-    } else {
-      pack_float_group(info(type).block_bytes, source, n, cols, group);
-    }
+    pack_rows(type, source, int(std::min<int64_t>(kGroup, rows - g * kGroup)), cols, own_ + size_t(g) * group_bytes_);
   }
 }
 
 void PackedMatrix::unpack_row(int64_t row, float* y) const {
-  const uint8_t* group = data_ + size_t(row / kGroup) * group_bytes_;
-  const int lane = int(row % kGroup);
-  format_ ? unpack_quantized_lane(type, group, lane, cols, y) : unpack_float_lane(type, group, lane, cols, y);
+  unpack_lane(type, data_ + size_t(row / kGroup) * group_bytes_, int(row % kGroup), cols, y);
+}
+
+void pack_rows(Type type, const uint8_t* source, int rows, int64_t cols, uint8_t* group) {
+  is_quantized(type) ? pack_quantized_group(type, source, rows, cols, group)
+                     : pack_float_group(info(type).block_bytes, source, rows, cols, group);
+}
+
+void unpack_lane(Type type, const uint8_t* group, int lane, int64_t cols, float* y) {
+  is_quantized(type) ? unpack_quantized_lane(type, group, lane, cols, y)
+                     : unpack_float_lane(type, group, lane, cols, y);
 }
 
 void pack_float_group(size_t value_bytes, const uint8_t* source, int rows, int64_t cols, uint8_t* group) {

@@ -40,14 +40,20 @@ struct Record {
   }
 };
 
-// One struct a type: codes(block, sub, out) gives the 32 codes of the sub-block, scales(block, record) the rest.
+// One struct a type: codes(block, sub, out) gives the 32 codes of the sub-block, scales(block, record) the rest. Where a
+// block's codes lie in the file as in the planes, and only words of four bytes change places, words(block) is where they
+// begin, `vectors` how many planes' vectors they fill, and `flipped` which bits turn over.
 
 struct Q4_0 {
-  static void codes(const uint8_t* block, int, uint8_t* out) { half_bytes(block + 2, out); }
+  static constexpr int vectors = 4;
+  static constexpr uint32_t flipped = 0;
+  static const uint8_t* words(const uint8_t* block) { return block + 2; }
   static void scales(const uint8_t* block, const Record& to) { to.head(0, block); }
 };
 struct Q4_1 {
-  static void codes(const uint8_t* block, int, uint8_t* out) { half_bytes(block + 4, out); }
+  static constexpr int vectors = 4;
+  static constexpr uint32_t flipped = 0;
+  static const uint8_t* words(const uint8_t* block) { return block + 4; }
   static void scales(const uint8_t* block, const Record& to) {
     to.head(0, block);
     to.head(1, block + 2);
@@ -68,9 +74,9 @@ struct Q5_1 {
   static void scales(const uint8_t* block, const Record& to) { Q4_1::scales(block, to); }
 };
 struct Q8_0 {
-  static void codes(const uint8_t* block, int, uint8_t* out) {
-    for (int i = 0; i < 32; ++i) out[i] = block[2 + i] ^ 128;
-  }
+  static constexpr int vectors = 8;
+  static constexpr uint32_t flipped = 0x80808080;
+  static const uint8_t* words(const uint8_t* block) { return block + 2; }
   static void scales(const uint8_t* block, const Record& to) { to.head(0, block); }
 };
 
@@ -143,10 +149,6 @@ void add_word_planes(int bits, const uint32_t (&words)[8][kGroup], uint32_t* pla
   const auto plane = [&](int vector) { return planes + vector * kGroup; };
   for (int j = 0; j < 8; ++j) {
     const uint32_t* w = words[j];
-    if (bits == 8) {
-      std::memcpy(plane(j), w, 64);
-      continue;
-    }
     if (bits >= 4) {
       uint32_t* to = plane(j % 4);
       for (int r = 0; r < kGroup; ++r) to[r] = j < 4 ? w[r] & 0x0f0f0f0f : to[r] | (w[r] & 0x0f0f0f0f) << 4;
@@ -183,31 +185,43 @@ uint32_t code_word(int bits, const uint8_t* block, int lane, int j) {
   return code;
 }
 
+/// The planes of one block of each row; `first`: the first row's.
+template <class Block>
+void add_planes(const QuantizedFormat& format, const TypeInfo& of, const uint8_t* first, size_t row, int rows,
+                uint32_t* planes) {
+  if constexpr (requires { Block::vectors; }) {
+    for (int r = 0; r < rows; ++r) {
+      const uint8_t* words = Block::words(first + size_t(r) * row);
+      for (int v = 0; v < Block::vectors; ++v) planes[v * kGroup + r] = load_u32(words + 4 * v) ^ Block::flipped;
+    }
+  } else {
+    alignas(64) uint8_t codes[32];
+    alignas(64) uint32_t words[8][kGroup] = {};
+    for (int sub = 0; sub < int(of.block_values / 32); ++sub) {
+      for (int r = 0; r < rows; ++r) {
+        Block::codes(first + size_t(r) * row, sub, codes);
+        for (int j = 0; j < 8; ++j) words[j][r] = load_u32(codes + 4 * j);
+      }
+      add_word_planes(format.bits, words, planes);
+      planes += format.block_code_bytes() / sizeof(uint32_t);
+    }
+  }
+}
+
 template <class Block>
 void pack_group(const QuantizedFormat& format, Type type, const uint8_t* source, int rows, int64_t cols,
                 uint8_t* group) {
   const TypeInfo& of = info(type);
   const size_t row = row_bytes(type, uint64_t(cols));
-  const int subs = int(of.block_values / 32);
+  const size_t code_bytes = of.block_values / 32 * format.block_code_bytes();
   uint8_t* const scales = group + format.code_bytes(cols);
   if (rows < kGroup) std::memset(group, 0, format.group_bytes(cols));
-  alignas(64) uint8_t codes[kGroup][32] = {};
-  alignas(64) uint32_t words[8][kGroup];
   for (int64_t b = 0; b < cols / of.block_values; ++b) {
+    const uint8_t* const first = source + b * of.block_bytes;
     for (int r = 0; r < rows; ++r) {
-      Block::scales(source + r * row + b * of.block_bytes, Record{scales + b * format.record_bytes(), format, r});
+      Block::scales(first + size_t(r) * row, Record{scales + b * format.record_bytes(), format, r});
     }
-    for (int sub = 0; sub < subs; ++sub) {
-      for (int r = 0; r < rows; ++r) {
-        Block::codes(source + r * row + b * of.block_bytes, sub, codes[r]);
-        for (int j = 0; j < 8; ++j) words[j][r] = load_u32(codes[r] + 4 * j);
-      }
-      for (int r = rows; r < kGroup; ++r) {
-        for (int j = 0; j < 8; ++j) words[j][r] = 0;
-      }
-      uint32_t* planes = reinterpret_cast<uint32_t*>(group + (b * subs + sub) * format.block_code_bytes());
-      add_word_planes(format.bits, words, planes);
-    }
+    add_planes<Block>(format, of, first, row, rows, reinterpret_cast<uint32_t*>(group + b * code_bytes));
   }
 }
 

@@ -27,6 +27,8 @@
 //   Q6_K   4 + 2    6.5625                6.5625        1.00
 //
 // plus rows up to a multiple of 16.
+//
+// Model files can hold this order (core/gguf_layout.h): whoever changes it raises the layout's version there.
 #pragma once
 
 #include <cstddef>
