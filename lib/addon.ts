@@ -160,6 +160,8 @@ export interface NativeGenerateRequest {
   /** The whole conversation. What the sequence's cache already holds of its beginning is not computed again. */
   prompt: NativePromptPart[];
   maxTokens: number;
+  /** Tokens guessed from prompt and answer for each pass at most, 0 to 16; the answer is the same. Default: 0. */
+  lookup?: number;
   temperature: number;
   topK: number;
   topP: number;
@@ -183,6 +185,9 @@ export interface NativeGenerateResult {
   /** Of promptTokens, those that were in the cache already. */
   cachedTokens: number;
   imageTokens: number;
+  guessedTokens: number;
+  /** Of guessedTokens, those that stand in the answer without a pass of their own. */
+  acceptedTokens: number;
   prefillMs: number;
   decodeMs: number;
   /** From the request to the first token. */

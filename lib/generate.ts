@@ -41,6 +41,7 @@ export async function generate(sequence: NativeSequence, request: GenerateReques
       {
         prompt: request.prompt,
         maxTokens: options.maxTokens ?? 300,
+        lookup: options.lookup ?? 0,
         temperature,
         topK: options.topK ?? 50,
         topP: options.topP ?? 0.9,
@@ -54,13 +55,21 @@ export async function generate(sequence: NativeSequence, request: GenerateReques
     );
     take(result.text.slice(streamed)); // nothing, unless text came with the end alone
     request.emit(answer.finish());
-    const { promptTokens, imageTokens, cachedTokens, prefillMs, decodeMs, firstTokenMs } = result;
+    const { promptTokens, imageTokens, cachedTokens, guessedTokens, acceptedTokens } = result;
+    const { prefillMs, decodeMs, firstTokenMs } = result;
     return {
       text: answer.text,
       ids: Array.from(result.ids),
       finishReason: result.finishReason,
       seed,
-      usage: { promptTokens, imageTokens, completionTokens: result.ids.length, cachedTokens },
+      usage: {
+        promptTokens,
+        imageTokens,
+        completionTokens: result.ids.length,
+        cachedTokens,
+        guessedTokens,
+        acceptedTokens,
+      },
       timings: {
         encodeMs: request.encodeMs,
         prefillMs,

@@ -20,6 +20,11 @@ export interface GenerateOptions {
   seed?: number | bigint;
   /** Tokens of the answer at most. Default: 300. */
   maxTokens?: number;
+  /**
+   * Tokens that are guessed at once, from where prompt and answer said the same before, and checked in one pass: the answer stays the same
+   * and comes sooner where it repeats what was said. 0 (off) to 16. Default: 0.
+   */
+  lookup?: number;
   /** Ends the answer before any of these texts, besides the template's own. */
   stop?: string | string[];
   /** Ends the answer within one token; it rejects with ERR_ABORTED. */
@@ -108,6 +113,8 @@ const cpuLevels = ['scalar', 'avx2', 'avx512', 'amx', 'neon', 'neon-i8mm'];
 const whole = (least: number, largest: number) => z.number().int().min(least).max(largest);
 /** Pictures at once: `native/models/placement.h`. */
 const mostImages = 32;
+/** Tokens guessed at once: `native/engine/generation.h`. */
+const mostLookup = 16;
 // of options and of configurations, as the device is
 export const visionDevices = ['cpu', 'gpu'] as const;
 export const visionDeviceRule = z.enum(visionDevices);
@@ -136,6 +143,7 @@ const generateFields: Fields<GenerateOptions> = {
     ]),
   ),
   maxTokens: field(`a whole number from 1 to ${most}`, whole(1, most)),
+  lookup: field(`a whole number from 0 (off) to ${mostLookup}`, whole(0, mostLookup)),
   stop: field(
     'a text or an array of texts, none empty',
     z.union([z.string().min(1), z.array(z.string().min(1)).max(1000)]),

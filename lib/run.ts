@@ -17,6 +17,9 @@ export interface Answer {
     completionTokens: number;
     /** Of promptTokens, those that did not have to be computed again. */
     cachedTokens: number;
+    /** Tokens that the option `lookup` guessed, and of them those that stand in the answer without a pass of their own. */
+    guessedTokens: number;
+    acceptedTokens: number;
   };
   /** Milliseconds. */
   timings: {

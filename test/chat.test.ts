@@ -47,6 +47,8 @@ class ScriptedSequence implements NativeSequence {
         promptTokens: 50,
         cachedTokens: 10,
         imageTokens: 32,
+        guessedTokens: 6,
+        acceptedTokens: 1,
         prefillMs: 1,
         decodeMs: 2,
         firstTokenMs: 1,
@@ -96,7 +98,14 @@ chat('every turn sends the whole conversation', async () => {
   assert.is(answer.text, 'A dog.');
   assert.is(pieces.join(''), 'A dog.');
   assert.equal(answer.ids, [7, 7]);
-  assert.equal(answer.usage, { promptTokens: 50, imageTokens: 32, completionTokens: 2, cachedTokens: 10 });
+  assert.equal(answer.usage, {
+    promptTokens: 50,
+    imageTokens: 32,
+    completionTokens: 2,
+    cachedTokens: 10,
+    guessedTokens: 6,
+    acceptedTokens: 1,
+  });
   assert.is(answer.timings.encodeMs, 5);
   assert.ok(answer.timings.totalMs >= 1);
   const second = await talk.ask('What colour?');
@@ -118,13 +127,14 @@ chat("defaults are the original's; greedy turns the penalty off", async () => {
   const talk = open({ maxTokens: 20, stop: 'END' });
   await talk.ask('a');
   await talk.ask('b', { temperature: 0, maxTokens: 5 });
-  await talk.ask('c', { temperature: 0, repetitionPenalty: 1.2, seed: 9, stop: ['x', 'y'] });
+  await talk.ask('c', { temperature: 0, repetitionPenalty: 1.2, seed: 9, stop: ['x', 'y'], lookup: 4 });
   const [a, b, c] = sequences[0]!.requests.map(({ prompt: _, ...rest }) => rest);
   assert.ok(Number.isSafeInteger(a!.seed));
   assert.equal(
     { ...a, seed: 0 },
     {
       maxTokens: 20,
+      lookup: 0,
       temperature: 1,
       topK: 50,
       topP: 0.9,
@@ -136,7 +146,7 @@ chat("defaults are the original's; greedy turns the penalty off", async () => {
     },
   );
   assert.equal([b!.temperature, b!.repetitionPenalty, b!.maxTokens], [0, 1, 5]);
-  assert.equal([c!.repetitionPenalty, c!.seed, c!.stop], [1.2, 9, ['###', 'x', 'y']]);
+  assert.equal([c!.repetitionPenalty, c!.seed, c!.stop, c!.lookup], [1.2, 9, ['###', 'x', 'y'], 4]);
 });
 
 chat('a failed or aborted turn leaves the conversation as it was', async () => {

@@ -50,6 +50,7 @@ cli('describe has the flags that others script against', async () => {
     'top-k',
     'seed',
     'max-tokens',
+    'lookup',
     'threads',
     'max-pixels',
     'json',

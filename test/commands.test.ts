@@ -25,7 +25,13 @@ interface Line {
   text?: string;
   ids?: number[];
   finishReason?: string;
-  usage?: { promptTokens: number; imageTokens: number; completionTokens: number; cachedTokens: number };
+  usage?: {
+    promptTokens: number;
+    imageTokens: number;
+    completionTokens: number;
+    guessedTokens: number;
+    acceptedTokens: number;
+  };
   timings?: Record<string, number>;
   error?: { code: string; message: string };
 }
@@ -58,6 +64,16 @@ commands("describe --json prints the reference's ids, one object a picture", asy
   assert.equal(Object.keys(first!.timings!), ['encodeMs', 'prefillMs', 'decodeMs', 'firstTokenMs', 'totalMs']);
   assert.is(second!.image, gray);
   assert.not.equal(second!.ids, first!.ids);
+});
+
+commands('describe --lookup guesses tokens and prints the same', async () => {
+  // random weights repeat themselves
+  const words = ['describe', tiny.picture, ...greedy, '--max-tokens', '60', '--json'];
+  const [plain] = lines((await minigpt4(words)).stdout);
+  const [guessed] = lines((await minigpt4([...words, '--lookup', '4'])).stdout);
+  assert.equal(guessed!.ids, plain!.ids);
+  assert.is(plain!.usage!.guessedTokens, 0);
+  assert.ok(guessed!.usage!.acceptedTokens > 0, JSON.stringify(guessed!.usage));
 });
 
 commands('describe prints the text; with several pictures each after its name', async () => {

@@ -170,6 +170,35 @@ test('an answer streams, stops at a text, and is aborted within a token', async 
   });
 });
 
+test('answers with lookup are those without it, alone and beside others', async () => {
+  const model = await models.model('tiny-llama2', 'q8_0');
+  const prompt = [{ token: '<s>' }, 'Once and again. Once and again.'];
+  // a penalty below 1 rewards what was said already: the answers begin to repeat themselves, the last one not for long
+  const wishes = [
+    { repetitionPenalty: 0.5 },
+    { repetitionPenalty: 0.8, temperature: 0.3, seed: 2 },
+    { repetitionPenalty: 0.6, temperature: 1, topK: 4 },
+  ];
+  await withModel({ model, device, cacheLength: 1024 }, async (from) => {
+    const ask = (wish: Partial<NativeGenerateRequest>, lookup: number) =>
+      from.openSequence().generate(request(prompt, { maxTokens: 24, stopIds: [], ...wish, lookup }), () => {});
+    const plain = [];
+    for (const wish of wishes) plain.push(await ask(wish, 0));
+    const alone = [];
+    for (const wish of wishes) alone.push(await ask(wish, 5));
+    const together = await Promise.all([...wishes.map((wish) => ask(wish, 16)), ...wishes.map((wish) => ask(wish, 0))]);
+    const ids = (of: { ids: Int32Array }[]) => of.map((one) => Array.from(one.ids));
+    assert.equal(ids(alone), ids(plain));
+    assert.equal(ids(together), [...ids(plain), ...ids(plain)]);
+    for (const some of [alone, together]) {
+      const [accepted, guessed] = [0, 0].map((_, i) =>
+        some.reduce((sum, one) => sum + (i === 0 ? one.acceptedTokens : one.guessedTokens), 0),
+      );
+      assert.ok(accepted! > 0 && guessed! > accepted!, `${accepted} of ${guessed} accepted`);
+    }
+  });
+});
+
 test('a prompt longer than a pass, and a full context', async () => {
   const model = await models.model('tiny-llama2', 'q8_0');
   const long = [{ ids: Int32Array.from({ length: 150 }, (_, i) => 3 + ((i * 7) % 500)) }];

@@ -83,6 +83,7 @@ errors('a wrong option is named with what was expected and found', () => {
     [{ topK: 1.5 }, /topK: expected a whole number .* found 1.5$/],
     [{ maxTokens: 0 }, /maxTokens: expected a whole number from 1 to 16777216, found 0$/],
     [{ maxTokens: 2 ** 40 }, /maxTokens/],
+    [{ lookup: 17 }, /lookup: expected a whole number from 0 \(off\) to 16, found 17$/],
     [{ repetitionPenalty: 0 }, /repetitionPenalty: expected a number above 0, found 0$/],
     [{ minP: 1.1 }, /minP/],
     [{ seed: -1 }, /seed: expected a whole number from 0 to 18446744073709551615, found -1$/],
@@ -184,6 +185,7 @@ errors('right options pass unchanged, undefined ones are left out', () => {
     repetitionPenalty: 1.05,
     seed: 2n ** 64n - 1n,
     maxTokens: 1,
+    lookup: 16,
     stop: 'x',
     signal,
   };

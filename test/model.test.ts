@@ -41,6 +41,8 @@ loaded('describes as the reference does', async () => {
       imageTokens: 4,
       completionTokens: tiny.greedyIds.length,
       cachedTokens: 0,
+      guessedTokens: 0,
+      acceptedTokens: 0,
     },
   );
   const { encodeMs, prefillMs, decodeMs, firstTokenMs, totalMs } = answer.timings;

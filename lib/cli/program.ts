@@ -112,7 +112,7 @@ export function addPictureFlags(command: Command): Command {
 
 export type GenerateFlags = Pick<
   GenerateOptions,
-  'temperature' | 'topP' | 'topK' | 'minP' | 'repetitionPenalty' | 'seed' | 'maxTokens'
+  'temperature' | 'topP' | 'topK' | 'minP' | 'repetitionPenalty' | 'seed' | 'maxTokens' | 'lookup'
 > & { stop?: string[]; template?: TemplateName };
 
 export function addGenerateFlags(command: Command): Command {
@@ -125,6 +125,7 @@ export function addGenerateFlags(command: Command): Command {
     .option('--repetition-penalty <n>', 'above 1: repeat less (default: 1.05; greedy: 1)', parseNumber)
     .option('--seed <n>', 'the same seed gives the same answer (default: random)', parseSeed)
     .option('--max-tokens <n>', 'tokens of an answer at most (default: 300)', parseNumber)
+    .option('--lookup <n>', 'guess up to n tokens from what was said: same answer, sooner (default: 0)', parseNumber)
     .option(
       '--stop <text>',
       'end the answer before this text (may be given several times)',
@@ -143,6 +144,7 @@ export function generateFlags(flags: GenerateFlags): GenerateOptions & { templat
     'repetitionPenalty',
     'seed',
     'maxTokens',
+    'lookup',
     'stop',
   ]);
 }

@@ -69,6 +69,7 @@ std::vector<PromptPart> to_parts(const Napi::Value& value, const Tokenizer& toke
 GenerateOptions to_generate_options(const Napi::Object& request) {
   GenerateOptions options;
   options.max_tokens = int(to_integer(request.Get("maxTokens"), "maxTokens", 1, 1 << 24));
+  if (has(request, "lookup")) options.lookup = int(to_integer(request.Get("lookup"), "lookup", 0, kMostLookup));
   options.sampling.temperature = float(to_number(request.Get("temperature"), "temperature"));
   options.sampling.top_k = int(to_integer(request.Get("topK"), "topK", 0, 1 << 24));
   options.sampling.top_p = float(to_number(request.Get("topP"), "topP"));
@@ -88,6 +89,8 @@ Napi::Object from_result(Napi::Env env, const GenerateResult& result) {
   object.Set("promptTokens", result.prompt_tokens);
   object.Set("cachedTokens", result.cached_tokens);
   object.Set("imageTokens", result.image_tokens);
+  object.Set("guessedTokens", result.guessed_tokens);
+  object.Set("acceptedTokens", result.accepted_tokens);
   object.Set("prefillMs", result.prefill_ms);
   object.Set("decodeMs", result.decode_ms);
   object.Set("firstTokenMs", result.first_token_ms);

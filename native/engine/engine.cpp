@@ -36,7 +36,7 @@ bool is_unwanted(const Engine::Picture& picture) { return picture.abort && *pict
 
 CacheWishes cache_of(const EngineOptions& options, const LlamaConfig& llama) {
   const int pages = cache_pages(options.cache_length, context_of(llama, options.context_length));
-  return {pages, options.kv_type, options.max_rows, kLogitRows, options.max_sequences};
+  return {pages, options.kv_type, options.max_rows, kLogitRows, options.max_sequences + kMostGuesses};
 }
 
 Engine::Engine(std::unique_ptr<MiniGpt4> model, std::unique_ptr<Tokenizer> tokenizer, const EngineOptions& options)
@@ -334,8 +334,7 @@ void Engine::step() {
     for (const bool decoding : {true, false}) {
       for (const ConversationRef& conversation : active_) {
         Generation& answer = *conversation->answer;
-        const bool decodes = conversation->sequence.length() >= int(answer.prompt().size());
-        if (decodes != decoding || rows >= batch_.max_rows()) continue;
+        if (answer.decodes() != decoding || rows >= batch_.max_rows()) continue;
         Prompt next = answer.next_rows(batch_.max_rows() - rows);
         rows += int(next.size());
         make_room(conversation->sequence, int(next.size()));
@@ -344,19 +343,19 @@ void Engine::step() {
         owners.push_back(conversation);
       }
     }
+    // a pass with a prompt is bound by its arithmetic: guesses would cost there what they save at best
+    if (BatchRunner::is_step(parts)) guess(parts, owners);
     const auto interrupted = [&] {
       return closing_ || std::any_of(owners.begin(), owners.end(), [](const auto& c) { return c->answer->aborted(); });
     };
-    const std::vector<Due> due = due_of(parts, owners);
-    const int n = int(due.size());
+    std::vector<Due> due = due_of(parts, owners);
     if (BatchRunner::is_step(parts) && due.size() == parts.size()) {
-      upload_draws(due);
+      const int n = upload_draws(due);
       batch_.step(parts, [&] { next_.draw(batch_.x(), n); });
     } else {
       // who was aborted is dropped before the pass is run again for the others, with the same result
-      if (!batch_.run(parts, {}, interrupted) || n == 0) return;
-      upload_draws(due);
-      next_.draw(batch_.x(), n);
+      if (!batch_.run(parts, {}, interrupted) || due.empty()) return;
+      next_.draw(batch_.x(), upload_draws(due));
     }
     model_->check_files();
     hand_out(due);
@@ -431,40 +430,95 @@ void Engine::make_room(Sequence& sequence, int positions) {
   for (const Sequence::Copy& copy : copies) batch_.copy_page(copy.to, copy.from);
 }
 
+/// Adds to the last tokens what lookup thinks comes after them, where rows of the pass and pages of the cache are free.
+void Engine::guess(std::vector<BatchPart>& parts, const std::vector<ConversationRef>& owners) {
+  int asking = int(parts.size());
+  int room = std::min(kMostGuesses, batch_.max_rows() - asking);
+  for (size_t i = 0; i < parts.size(); ++i, --asking) {
+    // what some leave of their share goes to those after them
+    std::vector<int32_t> guesses = owners[i]->answer->guess(room / asking, context_);
+    std::vector<Sequence::Copy> none;  // the last token's page is this sequence's own already
+    while (!guesses.empty() && !parts[i].sequence->reserve(1 + int(guesses.size()), none)) guesses.pop_back();
+    append_tokens(parts[i].rows, guesses);
+    room -= int(guesses.size());
+  }
+}
+
 /// Before a pass: everybody whose rows it completes.
 std::vector<Engine::Due> Engine::due_of(const std::vector<BatchPart>& parts,
                                         const std::vector<ConversationRef>& owners) {
   std::vector<Due> due;
-  int32_t last = -1;
+  int32_t first = 0;
   for (size_t i = 0; i < parts.size(); ++i) {
-    last += int32_t(parts[i].rows.size());
-    if (owners[i]->answer->logits_due(int(parts[i].rows.size()))) due.push_back({owners[i], last});
+    const Prompt& rows = parts[i].rows;
+    const Generation& answer = *owners[i]->answer;
+    if (answer.logits_due(int(rows.size()))) {
+      Due one{owners[i], first, {}, {answer.generated()}};
+      if (answer.decodes()) {
+        for (size_t row = 1; row < rows.size(); ++row) one.guesses.push_back(rows[row].id);
+      } else {
+        one.row += int32_t(rows.size()) - 1;
+      }
+      due.push_back(std::move(one));
+    }
+    first += int32_t(rows.size());
   }
   return due;
 }
 
-/// Uses up random numbers: only for a pass that is not run again.
-void Engine::upload_draws(const std::vector<Due>& due) {
+/// What the draws of a pass read. Returns their number.
+int Engine::upload_draws(std::vector<Due>& due) {
   std::vector<int32_t> rows;
   std::vector<Ops::Draw> draws;
-  for (const auto& [owner, row] : due) {
-    rows.push_back(row);
-    draws.push_back(owner->answer->next_draw());
+  int guesses = 0;
+  for (Due& one : due) {
+    const Generation& answer = *one.owner->answer;
+    if (!one.guesses.empty()) {
+      const std::vector<uint32_t*> behind = next_.mark(guesses, answer.ids(), one.guesses);
+      one.places.insert(one.places.end(), behind.begin(), behind.end());
+      guesses += int(behind.size());
+    }
+    const std::vector<Ops::Draw> own = answer.next_draws(one.places);
+    draws.insert(draws.end(), own.begin(), own.end());
+    for (size_t i = 0; i < own.size(); ++i) rows.push_back(one.row + int32_t(i));
   }
   next_.upload(rows, draws);
+  return int(draws.size());
 }
 
 /// The tokens drawn, each to its answer.
 void Engine::hand_out(const std::vector<Due>& due) {
-  const std::vector<int32_t> ids = next_.download(int(due.size()));
-  for (size_t i = 0; i < due.size(); ++i) {
-    const auto& [owner, row] = due[i];
-    try {
-      if (ids[i] < 0) fail_not_finite(-1 - ids[i], next_.logit(batch_.x(), row, -1 - ids[i]));
-      if (!owner->answer->accept(ids[i], context_)) end(owner, nullptr);
-    } catch (const Error& error) {
-      end(owner, &error);
+  size_t draws = 0;
+  for (const Due& one : due) draws += one.places.size();
+  const std::vector<int32_t> ids = next_.download(int(draws));
+  const int32_t* of_one = ids.data();
+  for (const Due& one : due) {
+    take(one, of_one);
+    of_one += one.places.size();
+  }
+}
+
+/// Draws of one answer: each counts when the guess before it is what was drawn, so that the logits it was drawn from and
+/// the ids marked are those of a step without guesses.
+void Engine::take(const Due& due, const int32_t* ids) {
+  Generation& answer = *due.owner->answer;
+  Sequence& sequence = due.owner->sequence;
+  size_t right = 0;
+  while (right < due.guesses.size() && ids[right] == due.guesses[right]) ++right;
+  sequence.truncate(sequence.length() - int(due.guesses.size() - right));
+  if (right > 0) next_.keep(answer.generated(), due.places[right]);
+  answer.result().guessed_tokens += int(due.guesses.size());
+  try {
+    for (size_t i = 0; i <= right; ++i) {
+      if (ids[i] < 0) fail_not_finite(-1 - ids[i], next_.logit(batch_.x(), due.row + int32_t(i), -1 - ids[i]));
+      if (i > 0) ++answer.result().accepted_tokens;
+      if (answer.accept(ids[i], context_)) continue;
+      // nothing of it stands in the cache that a step without guesses would not have left there
+      sequence.truncate(sequence.length() - int(right - i));
+      return end(due.owner, nullptr);
     }
+  } catch (const Error& error) {
+    end(due.owner, &error);
   }
 }
 

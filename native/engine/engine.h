@@ -159,14 +159,19 @@ class Engine {
   void admit();
   void share_beginning(Conversation& conversation);
   void make_room(Sequence& sequence, int positions);
-  /// An answer whose next token is due when a pass is through: row `row` of its result has the logits.
+  void guess(std::vector<BatchPart>& parts, const std::vector<ConversationRef>& owners);
+  /// An answer whose next token is due when a pass is through: row `row` of its result has the logits, the rows behind it
+  /// those of the tokens after each guess, should that be what is drawn.
   struct Due {
     ConversationRef owner;
     int32_t row;
+    std::vector<int32_t> guesses;
+    std::vector<uint32_t*> places;  // where each of its draws finds the ids generated until then
   };
   static std::vector<Due> due_of(const std::vector<BatchPart>& parts, const std::vector<ConversationRef>& owners);
-  void upload_draws(const std::vector<Due>& due);
+  int upload_draws(std::vector<Due>& due);
   void hand_out(const std::vector<Due>& due);
+  void take(const Due& due, const int32_t* ids);
   void end(ConversationRef conversation, const Error* error) noexcept;
   Prompt assemble(const std::vector<PromptPart>& parts) const;
   static Trace recorder(std::vector<Stage>& stages);

@@ -39,6 +39,8 @@ Generation::Generation(const Tokenizer& tokenizer, Sequence& sequence, Prompt pr
   if (prompt_.empty()) fail(code::argument, "the prompt is empty, expected at least one token");
   if (options_.max_tokens < 1)
     fail(code::argument, "the token limit is ", options_.max_tokens, ", expected at least 1");
+  if (options_.lookup < 0 || options_.lookup > kMostLookup)
+    fail(code::argument, "lookup is ", options_.lookup, ", expected 0 (off) to ", kMostLookup);
   result_.prompt_tokens = int(prompt_.size());
   for (const Slot& slot : prompt_) result_.image_tokens += slot.image ? 1 : 0;
 }
@@ -53,6 +55,8 @@ void Generation::begin(uint32_t* generated) {
   const int keep = std::min(common_prefix(sequence_.slots(), prompt_), int(prompt_.size()) - 1);
   sequence_.truncate(keep);
   result_.cached_tokens = keep;
+  if (options_.lookup == 0) return;
+  for (const Slot& slot : prompt_) lookup_.append(slot.id);
 }
 
 Prompt Generation::next_rows(int limit) const {
@@ -66,13 +70,30 @@ Prompt Generation::next_rows(int limit) const {
 
 bool Generation::logits_due(int rows) const { return size_t(sequence_.length()) + size_t(rows) >= prompt_.size(); }
 
+std::vector<int32_t> Generation::guess(int most, int context) const {
+  if (options_.lookup == 0 || result_.ids.empty()) return {};
+  // the token that ends the answer, by its number or for want of a position, need not be computed with
+  const int64_t tokens = int64_t(options_.max_tokens) - 1 - int64_t(result_.ids.size());
+  const int64_t positions = int64_t(context) - int64_t(prompt_.size() + result_.ids.size());
+  return lookup_.guess(int(std::min<int64_t>({most, options_.lookup, tokens, positions})));
+}
+
+std::vector<Ops::Draw> Generation::next_draws(const std::vector<uint32_t*>& places) const {
+  Draws ahead = draws_;
+  std::vector<Ops::Draw> draws;
+  for (uint32_t* place : places) draws.push_back(ahead.next(place));
+  return draws;
+}
+
 bool Generation::accept(int32_t id, int context) {
   if (result_.ids.empty()) {
     first_token_ = Clock::now();
     result_.prefill_ms = milliseconds(began_, first_token_);
     result_.first_token_ms = milliseconds(requested_, first_token_);
   }
+  draws_.next(generated_);  // uses up its random number
   result_.ids.push_back(id);
+  if (options_.lookup > 0) lookup_.append(id);
   unsent_.push_back(id);
   if (std::find(options_.stop_ids.begin(), options_.stop_ids.end(), id) != options_.stop_ids.end()) {
     return finish(FinishReason::eos);

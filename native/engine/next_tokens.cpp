@@ -12,10 +12,11 @@ NextTokens::NextTokens(Llama& llama, int vocab, int max_answers, int among)
       among_(among),
       place_words_((int64_t(vocab) + 31) / 32),
       logits_(ops_, int64_t(kLogitRows) * vocab),
-      generated_(ops_, max_answers * place_words_),
-      rows_(ops_, std::max(max_answers, kLogitRows)),
-      draws_(ops_, max_answers),
-      ids_(ops_, max_answers) {
+      generated_(ops_, (max_answers + kMostGuesses) * place_words_),
+      rows_(ops_, std::max(max_answers + kMostGuesses, kLogitRows)),
+      draws_(ops_, max_answers + kMostGuesses),
+      ids_(ops_, max_answers + kMostGuesses),
+      behind_(generated_ + max_answers * place_words_) {
   for (int i = max_answers; i-- > 0;) free_.push_back(generated_ + i * place_words_);
 }
 
@@ -28,6 +29,25 @@ uint32_t* NextTokens::take_place() {
 }
 
 void NextTokens::give_place(uint32_t* place) { free_.push_back(place); }
+
+std::vector<uint32_t*> NextTokens::mark(int first, const std::vector<int32_t>& ids,
+                                        const std::vector<int32_t>& guesses) {
+  std::vector<uint32_t> marks, so_far(size_t(place_words_), 0);
+  const auto set = [&](int32_t id) { so_far[size_t(id / 32)] |= uint32_t(1) << (id % 32); };
+  for (const int32_t id : ids) set(id);
+  std::vector<uint32_t*> places;
+  for (const int32_t guess : guesses) {
+    set(guess);
+    marks.insert(marks.end(), so_far.begin(), so_far.end());
+    places.push_back(behind_ + (first + int(places.size())) * place_words_);
+  }
+  ops_.upload(places.front(), marks.data(), marks.size() * sizeof(uint32_t));
+  return places;
+}
+
+void NextTokens::keep(uint32_t* place, const uint32_t* behind) {
+  ops_.copy(place, behind, size_t(place_words_) * sizeof(uint32_t));
+}
 
 void NextTokens::upload(const std::vector<int32_t>& rows, const std::vector<Ops::Draw>& draws) {
   rows_.set(rows);

@@ -14,6 +14,10 @@ namespace minigpt4 {
 /// are read once for all of them.
 inline constexpr int kLogitRows = 32;
 
+/// Guesses of all answers that a pass may compute with: rows that share the reading of the weights with the last tokens'.
+/// With many more the arithmetic is what a pass takes, and everybody waits for it.
+inline constexpr int kMostGuesses = 32;
+
 class NextTokens {
  public:
   /// `max_answers` that go on together; ids from `among` on are never drawn. `llama`: of max_logits kLogitRows at least.
@@ -22,6 +26,11 @@ class NextTokens {
   /// A place for the ids that an answer has generated, none yet. There are max_answers.
   uint32_t* take_place();
   void give_place(uint32_t* place);
+  /// Places for draws behind guesses, from number `first` of kMostGuesses on: in the first `ids` and the first guess are
+  /// marked, in the next one more guess. They stand until their numbers are given again.
+  std::vector<uint32_t*> mark(int first, const std::vector<int32_t>& ids, const std::vector<int32_t>& guesses);
+  /// An answer's place becomes what a place behind a guess has become.
+  void keep(uint32_t* place, const uint32_t* behind);
 
   /// What the next draw() reads: rows of x, and how to draw from each.
   void upload(const std::vector<int32_t>& rows, const std::vector<Ops::Draw>& draws);
@@ -41,11 +50,12 @@ class NextTokens {
   int vocab_, among_;
   int64_t place_words_;
   Buffer<float> logits_;         // [kLogitRows or fewer, V]
-  Buffer<uint32_t> generated_;   // [max_answers][(V + 31) / 32]
-  Mirrored<int32_t> rows_;       // [max_answers or kLogitRows]
-  Buffer<Ops::Draw> draws_;      // [max_answers]
-  Buffer<int32_t> ids_;          // [max_answers]
-  std::vector<uint32_t*> free_;  // places in generated_
+  Buffer<uint32_t> generated_;   // [max_answers + kMostGuesses][(V + 31) / 32]
+  Mirrored<int32_t> rows_;       // [max_answers + kMostGuesses or kLogitRows]
+  Buffer<Ops::Draw> draws_;      // [max_answers + kMostGuesses]
+  Buffer<int32_t> ids_;          // [max_answers + kMostGuesses]
+  std::vector<uint32_t*> free_;  // answers' places in generated_
+  uint32_t* behind_;             // the places behind guesses
 };
 
 }  // namespace minigpt4

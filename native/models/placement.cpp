@@ -116,10 +116,10 @@ Placement place(const ModelFiles& files, const Ops& device, const PlacementWishe
   sizes.layers.resize(size_t(c.depth));
   const size_t page = size_t(c.kv_heads) * kv_head_bytes(cache.type, c.head_dim);
   const size_t kv = 2 * device.taken(size_t(cache.pages) * page);
-  // the engine's own: rows of a pass, logits, and a bit for each id that an answer has generated
+  // the engine's own: rows of a pass, logits, and for each draw a bit for each id generated until then
   const size_t engine = size_t(cache.max_rows) * size_t(c.width) * sizeof(float) +
                         size_t(cache.max_logits) * size_t(c.vocab) * sizeof(float) +
-                        size_t(cache.max_answers) * size_t(c.vocab) / 8;
+                        size_t(cache.max_draws) * size_t(c.vocab) / 8;
   // a device's ops bring a product's rows into a form of their own, of at most as many bytes
   const size_t rows = size_t(cache.max_rows) * size_t(std::max(c.width, c.mlp)) * sizeof(float);
   const size_t fixed = sizes.bytes + engine + rows + Llama::scratch_bytes(c, cache.max_rows, cache.max_logits);

@@ -23,7 +23,7 @@ struct PlacementWishes {
 struct CacheWishes {
   int pages = 0;
   Type type = Type::F16;
-  int max_rows = 0, max_logits = 0, max_answers = 0;  // of a pass; logits at once; answers that go on together
+  int max_rows = 0, max_logits = 0, max_draws = 0;  // of a pass; logits at once; draws of a pass
 };
 
 /// The language model's layers go up first, from the last one back, because a token waits for each of them; the picture's

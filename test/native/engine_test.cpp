@@ -102,3 +102,31 @@ TEST("engine: a beginning is shared by whole pages and copied before it is writt
   second.truncate(0);
   CHECK_EQUAL(pool.free_pages(), 8);
 }
+
+TEST("engine: what was guessed wrong leaves neither slots nor pages, and no shared page") {
+  KvPagePool pool(6);
+  Sequence first(pool), second(pool);
+  fill(first, numbered(0, 2 * kPagePositions - 1));
+  second.share_prefix(first, 2 * kPagePositions - 1);
+  CHECK_EQUAL(second.length(), kPagePositions);
+  // the last token and guesses, room for which is asked for one after the other
+  std::vector<Sequence::Copy> copies;
+  CHECK(first.reserve(1, copies));
+  const int free = pool.free_pages();
+  CHECK(first.reserve(1 + 16, copies));
+  CHECK(copies.empty());  // shared is the whole page before
+  CHECK_EQUAL(pool.free_pages(), free - 1);
+  for (const Slot& slot : numbered(100, 117)) first.append(slot);
+  // the first two were right
+  first.truncate(2 * kPagePositions - 1 + 3);
+  CHECK_EQUAL(first.length(), 2 * kPagePositions + 2);
+  CHECK_EQUAL(first.slots().back().id, 102);
+  CHECK_EQUAL(pool.free_pages(), free - 1);
+  // none were: the page that they went over into is free again
+  first.truncate(2 * kPagePositions - 1 + 1);
+  CHECK_EQUAL(pool.free_pages(), free);
+  CHECK_EQUAL(second.length(), kPagePositions);
+  CHECK_EQUAL(second.pages()[0], first.pages()[0]);
+  CHECK(!first.reserve(1 + 16 * 8, copies));  // more than there is: guesses must do without
+  CHECK_EQUAL(pool.free_pages(), free);
+}
