@@ -1,13 +1,10 @@
 // Model files of real sizes with random weights: for measuring, where no weights can be had. Blocks are drawn at random
 // with sane scales, so that activations stay finite.
-//
-//   node --import tsx bench/synthetic.ts llm 7b q4_0 vicuna-7b-q4_0.gguf
-//   node --import tsx bench/synthetic.ts vision vit-g f16 vision.gguf
 import { randomFillSync } from 'node:crypto';
-import { pathToFileURL } from 'node:url';
-import { addon, type GgufKey, type TypeName } from '../lib/addon.js';
+import { addon, type GgufKey, type GgufTensorInfo, type TypeName } from '../addon.js';
+import { abortedError, MiniGptError } from '../errors.js';
 
-interface Llm {
+export interface LlmShape {
   width: number;
   heads: number;
   kvHeads: number;
@@ -16,13 +13,43 @@ interface Llm {
   vocab: number;
 }
 
-/** Shapes of published models: Vicuna v0 7B and 13B, TinyLlama's 1.1B, and a 65M one of the same form. */
-export const LLMS: Record<string, Llm> = {
-  '65m': { width: 512, heads: 8, kvHeads: 8, depth: 8, mlp: 1376, vocab: 32000 },
+/** Shapes of published models: Vicuna v0 7B and 13B, TinyLlama's 1.1B, a 65M one of the same form, and one that is only for trying things. */
+export const LLMS: Record<string, LlmShape> = {
+  tiny: { width: 256, heads: 4, kvHeads: 2, depth: 2, mlp: 512, vocab: 1024 },
+  '65m': { width: 512, heads: 8, kvHeads: 8, depth: 10, mlp: 1408, vocab: 32000 },
   '1.1b': { width: 2048, heads: 32, kvHeads: 4, depth: 22, mlp: 5632, vocab: 32000 },
   '7b': { width: 4096, heads: 32, kvHeads: 32, depth: 32, mlp: 11008, vocab: 32001 },
   '13b': { width: 5120, heads: 40, kvHeads: 40, depth: 40, mlp: 13824, vocab: 32001 },
 };
+
+export interface VisionShape {
+  image: number;
+  patch: number;
+  width: number;
+  heads: number;
+  depth: number;
+  mlp: number;
+  queries: number;
+  queryWidth: number;
+  queryHeads: number;
+  queryDepth: number;
+  queryMlp: number;
+}
+
+/** ViT-g/14 with the full Q-Former, and one that is only for trying things. */
+export const VISIONS: Record<string, VisionShape> = {
+  'vit-tiny': {
+    ...{ image: 56, patch: 14, width: 64, heads: 4, depth: 2, mlp: 128 },
+    ...{ queries: 4, queryWidth: 64, queryHeads: 4, queryDepth: 2, queryMlp: 128 },
+  },
+  'vit-g': {
+    ...{ image: 224, patch: 14, width: 1408, heads: 16, depth: 39, mlp: 6144 },
+    ...{ queries: 32, queryWidth: 768, queryHeads: 12, queryDepth: 12, queryMlp: 3072 },
+  },
+};
+
+/** A file's type as llama.cpp names it: `q4_k_m` is its mix of q4_k and q6_k. */
+export type FileType = TypeName | 'q4_k_m';
 
 /** Bytes and values of a block, and where its half-precision scales lie. */
 const BLOCKS: Partial<Record<TypeName, { values: number; bytes: number; scales: number[] }>> = {
@@ -35,6 +62,17 @@ const BLOCKS: Partial<Record<TypeName, { values: number; bytes: number; scales: 
   q5_k: { values: 256, bytes: 176, scales: [0, 2] },
   q6_k: { values: 256, bytes: 210, scales: [208] },
 };
+
+const PLAIN: Partial<Record<TypeName, { values: number; bytes: number }>> = {
+  f32: { values: 1, bytes: 4 },
+  f16: { values: 1, bytes: 2 },
+  bf16: { values: 1, bytes: 2 },
+};
+
+function unwritten(type: string): never {
+  const known = [...Object.keys(PLAIN), ...Object.keys(BLOCKS)].join(', ');
+  throw new MiniGptError('ERR_ARGUMENT', `synthetic weights: expected one of ${known}, found ${type}`);
+}
 
 /** IEEE half of a positive number up to 65504, subnormal ones included. */
 function half(value: number): number {
@@ -64,7 +102,7 @@ export function randomRows(type: TypeName, rows: number, cols: number): Uint8Arr
     return new Uint8Array(values.buffer);
   }
   const block = BLOCKS[type];
-  if (!block) throw new Error(`${type} is not written by this script`);
+  if (!block) return unwritten(type);
   const count = (rows * cols) / block.values;
   const bytes = Buffer.alloc(count * block.bytes);
   randomFillSync(bytes);
@@ -78,17 +116,33 @@ export function randomRows(type: TypeName, rows: number, cols: number): Uint8Arr
   return bytes;
 }
 
-interface Planned {
+export interface PlannedTensor {
   name: string;
   type: TypeName;
   shape: number[];
 }
 
-async function write(
+export interface SyntheticFile {
+  keys: GgufKey[];
+  tensors: PlannedTensor[];
+  /** Which of the vectors are ones (norms); the others are zeros. */
+  ones(name: string): boolean;
+}
+
+/** A file's tensors as they will be found in it. */
+export function plannedTensors({ tensors }: SyntheticFile): GgufTensorInfo[] {
+  return tensors.map((tensor) => {
+    const values = tensor.shape.reduce((product, size) => product * size, 1);
+    const { values: each, bytes } = PLAIN[tensor.type] ?? BLOCKS[tensor.type] ?? unwritten(tensor.type);
+    return { ...tensor, bytes: (values / each) * bytes };
+  });
+}
+
+/** Writes a planned file. Rejects with what the writer says, and with ERR_ABORTED between two pieces. */
+export async function writeSynthetic(
   path: string,
-  keys: GgufKey[],
-  tensors: Planned[],
-  ones: (name: string) => boolean,
+  { keys, tensors, ones }: SyntheticFile,
+  signal?: AbortSignal,
 ): Promise<void> {
   const writer = addon.createGgufWriter(path, keys, tensors);
   try {
@@ -100,8 +154,10 @@ async function write(
         continue;
       }
       const chunk = Math.max(1, Math.min(rows, Math.floor(2 ** 24 / cols)));
-      for (let row = 0; row < rows; row += chunk)
+      for (let row = 0; row < rows; row += chunk) {
+        if (signal?.aborted) throw abortedError(signal);
         await writer.write(type, randomRows(type, Math.min(chunk, rows - row), cols));
+      }
     }
     await writer.finish();
   } catch (error) {
@@ -114,10 +170,19 @@ const u32 = (key: string, value: number): GgufKey => ({ key, type: 'u32', value 
 const f32 = (key: string, value: number): GgufKey => ({ key, type: 'f32', value });
 const text = (key: string, value: string): GgufKey => ({ key, type: 'string', value });
 
-/** A llama-architecture file; q4_k means llama.cpp's Q4_K_M mix. */
-export async function writeLlm(size: string, type: TypeName, path: string): Promise<void> {
-  const m = LLMS[size];
-  if (!m) throw new Error(`size ${size}: expected one of ${Object.keys(LLMS).join(', ')}`);
+/** A known shape by its name. Error ERR_ARGUMENT lists the names. */
+export function shapeOf<Shape>(shapes: Record<string, Shape>, name: string): Shape {
+  if (Object.hasOwn(shapes, name)) return shapes[name]!;
+  throw new MiniGptError(
+    'ERR_ARGUMENT',
+    `synthetic size: expected one of ${Object.keys(shapes).join(', ')}, found ${name}`,
+  );
+}
+
+/** A llama-architecture file. Types of single tensors are those that llama.cpp's quantizer chooses for a file of that type. */
+export function planLlm(size: string, fileType: FileType): SyntheticFile {
+  const m = shapeOf(LLMS, size);
+  const type: TypeName = fileType === 'q4_k_m' ? 'q4_k' : fileType;
   const head = m.width / m.heads;
   const pieces = [
     '<unk>',
@@ -129,7 +194,7 @@ export async function writeLlm(size: string, type: TypeName, path: string): Prom
   const kinds = pieces.map((_, i) => (i === 0 ? 2 : i < 3 ? 3 : i < 259 ? 6 : 1));
   const keys: GgufKey[] = [
     text('general.architecture', 'llama'),
-    text('general.name', `synthetic ${size} ${type}`),
+    text('general.name', `synthetic ${size} ${fileType}`),
     u32('llama.context_length', 2048),
     u32('llama.embedding_length', m.width),
     u32('llama.block_count', m.depth),
@@ -150,15 +215,18 @@ export async function writeLlm(size: string, type: TypeName, path: string): Prom
   // which layers have more bits in a Q4_K_M file: the first and last eighth, and each third between
   const more = (i: number): boolean => {
     const eighth = Math.floor(m.depth / 8);
-    return i < eighth || i >= m.depth - eighth || (i - eighth) % 3 === 2;
+    return i < eighth || i >= Math.floor((7 * m.depth) / 8) || (i - eighth) % 3 === 2;
   };
-  const better = (i: number): TypeName => (type === 'q4_k' && more(i) ? 'q6_k' : type);
-  const tensors: Planned[] = [{ name: 'token_embd.weight', type, shape: [m.vocab, m.width] }];
+  const better = (i: number): TypeName => (fileType === 'q4_k_m' && more(i) ? 'q6_k' : type);
+  // rows that are no whole number of blocks of 256 fall back to blocks of 32
+  const fitting = (wanted: TypeName, cols: number): TypeName =>
+    cols % 256 === 0 ? wanted : wanted === 'q4_k' ? 'q5_0' : wanted === 'q6_k' ? 'q8_0' : wanted;
+  const tensors: PlannedTensor[] = [{ name: 'token_embd.weight', type, shape: [m.vocab, m.width] }];
   const kv = m.kvHeads * head;
   for (let i = 0; i < m.depth; ++i) {
     const b = `blk.${i}.`;
     const matrix = (name: string, rows: number, cols: number, t: TypeName = type): void => {
-      tensors.push({ name: `${b}${name}.weight`, type: t, shape: [rows, cols] });
+      tensors.push({ name: `${b}${name}.weight`, type: fitting(t, cols), shape: [rows, cols] });
     };
     tensors.push({ name: `${b}attn_norm.weight`, type: 'f32', shape: [m.width] });
     matrix('attn_q', m.width, m.width);
@@ -173,30 +241,23 @@ export async function writeLlm(size: string, type: TypeName, path: string): Prom
   tensors.push({ name: 'output_norm.weight', type: 'f32', shape: [m.width] });
   const head6: TypeName = m.width % 256 === 0 && type.startsWith('q') && type !== 'q8_0' ? 'q6_k' : type;
   tensors.push({ name: 'output.weight', type: head6, shape: [m.vocab, m.width] });
-  await write(path, keys, tensors, () => true);
+  return { keys, tensors, ones: () => true };
 }
 
-/** ViT-g/14 with the full Q-Former and a projection to a 7B model; `layers` leaves out what a measurement does not compute. */
-export async function writeVision(
-  type: TypeName,
-  path: string,
-  to = 4096,
-  layers = { vit: 39, qformer: 12 },
-): Promise<void> {
-  const W = 1408,
-    M = 6144,
-    P = 257,
-    depth = layers.vit,
-    q = 768,
-    F = 3072,
-    Q = 32;
+export const writeLlm = (size: string, type: FileType, path: string): Promise<void> =>
+  writeSynthetic(path, planLlm(size, type));
+
+/** A vision file with its Q-Former and a projection to vectors of `to` numbers. */
+export function planVision(name: string, shape: VisionShape, type: TypeName, to: number): SyntheticFile {
+  const { width: W, mlp: M, depth, queryWidth: q, queryMlp: F, queries: Q } = shape;
+  const P = (shape.image / shape.patch) ** 2 + 1;
   const keys: GgufKey[] = [
     text('general.architecture', 'minigpt4'),
-    text('general.name', `synthetic ViT-g ${type}`),
-    u32('minigpt4.vit.image_size', 224),
-    u32('minigpt4.vit.patch_size', 14),
+    text('general.name', `synthetic ${name} ${type}`),
+    u32('minigpt4.vit.image_size', shape.image),
+    u32('minigpt4.vit.patch_size', shape.patch),
     u32('minigpt4.vit.embedding_length', W),
-    u32('minigpt4.vit.head_count', 16),
+    u32('minigpt4.vit.head_count', shape.heads),
     u32('minigpt4.vit.block_count', depth),
     u32('minigpt4.vit.feed_forward_length', M),
     f32('minigpt4.vit.layer_norm_epsilon', 1e-6),
@@ -204,8 +265,8 @@ export async function writeVision(
     { key: 'minigpt4.image.mean', type: 'array', elementType: 'f32', value: [0.48145466, 0.4578275, 0.40821073] },
     { key: 'minigpt4.image.std', type: 'array', elementType: 'f32', value: [0.26862954, 0.26130258, 0.27577711] },
     u32('minigpt4.qformer.embedding_length', q),
-    u32('minigpt4.qformer.head_count', 12),
-    u32('minigpt4.qformer.block_count', layers.qformer),
+    u32('minigpt4.qformer.head_count', shape.queryHeads),
+    u32('minigpt4.qformer.block_count', shape.queryDepth),
     u32('minigpt4.qformer.feed_forward_length', F),
     u32('minigpt4.qformer.query_count', Q),
     u32('minigpt4.qformer.cross_attention_every', 2),
@@ -216,7 +277,7 @@ export async function writeVision(
     text('minigpt4.variant', 'minigpt4-vicuna0'),
     text('minigpt4.template', 'vicuna0'),
   ];
-  const tensors: Planned[] = [];
+  const tensors: PlannedTensor[] = [];
   const floats = (name: string, ...shape: number[]): void => void tensors.push({ name, type: 'f32', shape });
   const norm = (name: string, width: number): void => {
     floats(`${name}.weight`, width);
@@ -228,7 +289,7 @@ export async function writeVision(
   };
   floats('v.class_embd', W);
   floats('v.position_embd.weight', P, W);
-  linear('v.patch_embd', W, 588);
+  linear('v.patch_embd', W, 3 * shape.patch ** 2);
   for (let i = 0; i < depth; ++i) {
     const b = `v.blk.${i}.`;
     norm(`${b}ln1`, W);
@@ -241,7 +302,7 @@ export async function writeVision(
   norm('v.post_ln', W);
   floats('qf.query_tokens', Q, q);
   norm('qf.embd_norm', q);
-  for (let i = 0; i < layers.qformer; ++i) {
+  for (let i = 0; i < shape.queryDepth; ++i) {
     const b = `qf.blk.${i}.`;
     for (const kind of i % 2 === 0 ? ['attn', 'cross'] : ['attn']) {
       const from = kind === 'cross' ? W : q;
@@ -256,18 +317,17 @@ export async function writeVision(
     norm(`${b}ffn_norm`, q);
   }
   linear('mm', to, q);
-  await write(path, keys, tensors, (name) => /(ln\d|norm|ln)\.weight$/.test(name));
+  return { keys, tensors, ones: (name) => /(ln\d|norm|ln)\.weight$/.test(name) };
 }
 
-if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
-  const [kind, size, type, path] = process.argv.slice(2);
-  if (!path || !type || (kind !== 'llm' && kind !== 'vision')) {
-    console.error(
-      'usage: synthetic.ts llm 65m|1.1b|7b|13b TYPE OUT.gguf\n       synthetic.ts vision vit-g TYPE OUT.gguf',
-    );
-    process.exit(2);
-  }
-  if (kind === 'llm') await writeLlm(size!, type as TypeName, path);
-  else await writeVision(type as TypeName, path);
-  console.log(`${path} written`);
-}
+/** ViT-g/14 with the full Q-Former; `layers` leaves out what a measurement does not compute. */
+export const writeVision = (
+  type: TypeName,
+  path: string,
+  to = 4096,
+  layers = { vit: 39, qformer: 12 },
+): Promise<void> =>
+  writeSynthetic(
+    path,
+    planVision('ViT-g', { ...VISIONS['vit-g']!, depth: layers.vit, queryDepth: layers.qformer }, type, to),
+  );

@@ -1,0 +1,49 @@
+// A process that is measured: it does what its parent asks (measured-process.ts), one thing at a time, and ends with it.
+import { MiniGptError } from '../errors.js';
+import type { Test } from './test.js';
+
+/** What is loaded. Files that a program has no use for are left out. */
+export interface Wish {
+  llm?: string;
+  vision?: string;
+  /** A folder with an ONNX model. */
+  onnx?: string;
+  /** Where a peer is installed. */
+  peerFolder?: string;
+  threads: number;
+  level?: string;
+  /** Device options of ours, as loadModel takes them. */
+  device?: object;
+  /** Positions of one conversation, and of all together. */
+  contextLength: number;
+}
+
+export interface Served {
+  /** Gives the milliseconds that loading took, and how the program calls what computes. */
+  load(wish: Wish): Promise<{ ms: number; device: string }>;
+  /** Milliseconds of one run. */
+  run(test: Test, turn: number): Promise<number>;
+}
+
+export type Question = { load: Wish } | { run: Test; turn: number };
+export type Answer = { value: unknown } | { error: { code: string; message: string } };
+
+export function serve(served: Served): void {
+  const answer = async (question: Question): Promise<Answer> => {
+    try {
+      const value =
+        'load' in question ? await served.load(question.load) : await served.run(question.run, question.turn);
+      return { value };
+    } catch (error) {
+      const code = error instanceof MiniGptError ? error.code : 'ERR_INTERNAL';
+      return { error: { code, message: error instanceof Error ? error.message : String(error) } };
+    }
+  };
+  process.on('message', (question: Question) => void answer(question).then((words) => process.send!(words)));
+  process.on('disconnect', () => process.exit());
+}
+
+/** For a peer: the tests that it is not asked for. */
+export function notAsked(test: Test): never {
+  throw new MiniGptError('ERR_INTERNAL', `a peer was asked for the test '${test.kind}', which it has no part in`);
+}
