@@ -1,4 +1,5 @@
 // Measures the programs of one group: loading in processes of its own, then all of them loaded together, a run each in turn.
+import { createReadStream } from 'node:fs';
 import { join } from 'node:path';
 import { addon } from '../addon.js';
 import { checkMemory, DoesNotFit, type PlannedFile, type SyntheticFiles } from './files.js';
@@ -10,15 +11,17 @@ import { bytesPerToken, encodingOperations, promptOperations } from './operation
 import { CONTEXT_LENGTH, type Group, type Participant } from './plan.js';
 import {
   LIMIT_NAMES,
+  limitsFor,
   sameSubject,
+  setShare,
   timesOf,
   type BenchRecord,
-  type LimitName,
   type Limits,
   type Result,
   type Subject,
 } from './record.js';
 import type { Wish } from './serve.js';
+import { VISIONS } from './synthetic.js';
 import { doneBy, middle, nameOf, rounded, type Test } from './test.js';
 
 /** What all groups of a run share. */
@@ -31,7 +34,6 @@ export interface Session {
   /** Warm loads that count. */
   loads: number;
   peerFolder: string;
-  device: object;
   signal: AbortSignal;
   tell(line: string): void;
   /** Something of ours failed: the run goes on, and its exit code tells. */
@@ -101,15 +103,14 @@ async function prepare(group: Group, participant: Participant, session: Session)
   const made = async (file: PlannedFile | undefined): Promise<string | undefined> =>
     file && (await session.files.made(file));
   const [llm, vision, onnx] = [await made(files.llm), await made(files.vision), await made(files.onnx)];
-  const ours = program === 'minigpt4';
   return {
     participant,
     subject: { model: group.model, type, program, ...(level === undefined ? {} : { level }), threads },
     wish: {
       ...(llm === undefined ? {} : { llm }),
       ...(vision === undefined ? {} : { vision }),
-      ...(onnx === undefined ? {} : { onnx }),
-      ...(ours ? { device: session.device } : { peerFolder: session.peerFolder }),
+      ...(onnx === undefined ? {} : { onnx: { folder: onnx, imageSize: VISIONS[group.model]!.image } }),
+      ...(program === 'minigpt4' ? {} : { peerFolder: session.peerFolder }),
       ...(level === undefined ? {} : { level }),
       threads,
       contextLength: CONTEXT_LENGTH,
@@ -131,10 +132,15 @@ async function start(one: Ready, session: Session): Promise<{ process: MeasuredP
   }
 }
 
+/** Reads all of a file. */
+async function bringIntoCache(path: string, signal: AbortSignal): Promise<void> {
+  for await (const _ of createReadStream(path, { highWaterMark: 2 ** 22, signal }));
+}
+
 async function measureLoading(one: Ready, session: Session): Promise<void> {
   const { subject, participant } = one;
   const { llm, vision, onnx } = one.wish;
-  const inOnnx = onnx === undefined ? [] : [MODEL_FILE, WEIGHTS_FILE].map((name) => join(onnx, name));
+  const inOnnx = onnx ? [MODEL_FILE, WEIGHTS_FILE].map((name) => join(onnx.folder, name)) : [];
   const paths = [llm, vision, ...inOnnx].filter((path) => path !== undefined);
   let memory: Memory | undefined;
   const load = async (): Promise<Run> => {
@@ -143,12 +149,12 @@ async function measureLoading(one: Ready, session: Session): Promise<void> {
     await process.close();
     return load;
   };
-  await load(); // brings the files into the system's cache
+  for (const path of paths) await bringIntoCache(path, session.signal);
   const warm: Run[] = [];
   for (let turn = 0; turn < session.loads; turn++) warm.push(await load());
   const forgotten = await Promise.all(paths.map((path) => addon.forgetFile(path)));
   const cold = forgotten.every(Boolean) ? await load() : undefined;
-  const { own, peak } = (memory as Memory | undefined) ?? { own: undefined, peak: undefined };
+  const { own, peak } = memory ?? { own: undefined, peak: undefined };
   const fileBytes = Object.values(participant.files).reduce((sum: number, file: PlannedFile) => sum + file.bytes, 0);
   session.record.loads.push({
     ...subject,
@@ -258,21 +264,11 @@ function resultOf(
     ...times,
     round,
   };
-  // a peer has no level of ours: it is compared with all that the machine has
-  const own = limits.find(
-    ({ level, threads }) => threads === subject.threads && level === (subject.level ?? limits[0]!.level),
-  );
-  const withShare = (name: LimitName, rate: number): void => {
-    const limit = own?.[name];
-    if (!limit) return;
-    result.limit = name;
-    result.shareOfLimit = rounded(rate / limit.best, 3);
-  };
   if (test.kind === 'generate' || test.kind === 'chats') {
     const steps = test.kind === 'chats' ? perSecond / test.chats : perSecond;
     const rate = (steps * bytesPerToken(participant.tensors)) / 1e9;
     result.gigabytesPerSecond = rounded(rate, 2);
-    withShare('read', rate);
+    result.limit = 'read';
   } else if (test.kind !== 'firstToken') {
     const operations =
       test.kind === 'prompt'
@@ -281,8 +277,9 @@ function resultOf(
     const rate = operations / times.medianMs / 1e9;
     result.teraflops = rounded(rate, 4);
     const [withTiles, without] = participant.limits;
-    withShare(own?.[withTiles] ? withTiles : without, rate);
+    result.limit = limitsFor(subject, limits)?.[withTiles] ? withTiles : without;
   }
+  setShare(result, limits);
   return result;
 }
 

@@ -39,12 +39,12 @@ export class MeasuredProcess {
     signal.addEventListener('abort', this.#stop, { once: true });
   }
 
-  async load(wish: Wish, limitMs: number): Promise<Run & { device: string }> {
-    return this.#watched(() => this.#ask<{ ms: number; device: string }>({ load: wish }, limitMs));
+  async load(wish: Wish, limitMs: number): Promise<Run> {
+    return this.#watched({ load: wish }, limitMs);
   }
 
   async run(test: Test, turn: number, limitMs: number): Promise<Run> {
-    return this.#watched(async () => ({ ms: await this.#ask<number>({ run: test, turn }, limitMs) }));
+    return this.#watched({ run: test, turn }, limitMs);
   }
 
   memory(): Memory | undefined {
@@ -65,22 +65,22 @@ export class MeasuredProcess {
     this.#child.kill('SIGKILL');
   }
 
-  async #watched<T extends Run>(what: () => Promise<T>): Promise<T> {
+  async #watched(question: Question, limitMs: number): Promise<Run> {
     const pid = this.#child.pid ?? 'self';
     const threads = threadTimes(pid);
     const ticks = ticksNow();
-    const run = await what();
+    const ms = await this.#ask(question, limitMs);
     const waitedShare = threadUse(threads, pid)?.waitedShare;
     const stolen = stolenShare(ticks);
     return {
-      ...run,
+      ms,
       ...(waitedShare === undefined ? {} : { waitedShare }),
       ...(stolen === undefined ? {} : { stolenShare: stolen }),
     };
   }
 
-  #ask<T>(question: Question, limitMs: number): Promise<T> {
-    return new Promise<T>((resolve, reject) => {
+  #ask(question: Question, limitMs: number): Promise<number> {
+    return new Promise<number>((resolve, reject) => {
       const end = (settle: () => void): void => {
         clearTimeout(timer);
         this.#child.off('message', answered);
@@ -90,7 +90,7 @@ export class MeasuredProcess {
       };
       const answered = (answer: Answer): void =>
         end(() => {
-          if ('value' in answer) resolve(answer.value as T);
+          if ('value' in answer) resolve(answer.value);
           else reject(toMiniGptError(Object.assign(new Error(answer.error.message), { code: answer.error.code })));
         });
       const ended = (code: number | null, signal: string | null): void =>

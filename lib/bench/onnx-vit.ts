@@ -3,11 +3,10 @@
 import { mkdir, open, rename, writeFile, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { abortedError } from '../errors.js';
-import { VISIONS, type VisionShape } from './synthetic.js';
+import type { VisionShape } from './synthetic.js';
 
 export type OnnxType = 'fp32' | 'int8';
 export const MODEL_FILE = 'model.onnx';
-export const IMAGE_SIZE = VISIONS['vit-g']!.image;
 export const WEIGHTS_FILE = 'weights.bin';
 
 // ---- protobuf, as far as onnx.proto needs it: fields are a number and bytes, or a number and a varint

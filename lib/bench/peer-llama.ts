@@ -63,7 +63,7 @@ serve({
       sequences: 1,
     });
     sequence = context.getSequence();
-    return { ms, device: `cpu, ${threads} threads` };
+    return ms;
   },
   run,
 });

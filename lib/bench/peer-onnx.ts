@@ -3,7 +3,7 @@ import { createRequire } from 'node:module';
 import { join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { MiniGptError } from '../errors.js';
-import { IMAGE_SIZE, MODEL_FILE } from './onnx-vit.js';
+import { MODEL_FILE } from './onnx-vit.js';
 import { notAsked, serve } from './serve.js';
 
 /** The part of onnxruntime-node that is used here. */
@@ -20,18 +20,19 @@ let pixels: unknown;
 
 serve({
   async load({ onnx, peerFolder, threads }) {
+    const { folder, imageSize } = onnx!;
     const library = createRequire(pathToFileURL(join(resolve(peerFolder!), 'index.js')))('onnxruntime-node') as Library;
     const began = performance.now();
-    session = await library.InferenceSession.create(join(onnx!, MODEL_FILE), {
+    session = await library.InferenceSession.create(join(folder, MODEL_FILE), {
       intraOpNumThreads: threads,
       interOpNumThreads: 1,
       graphOptimizationLevel: 'all',
       executionMode: 'sequential',
     });
     const ms = performance.now() - began;
-    const values = Float32Array.from({ length: 3 * IMAGE_SIZE ** 2 }, (_, i) => Math.sin(i));
-    pixels = new library.Tensor('float32', values, [1, 3, IMAGE_SIZE, IMAGE_SIZE]);
-    return { ms, device: `cpu, ${threads} threads` };
+    const values = Float32Array.from({ length: 3 * imageSize ** 2 }, (_, i) => Math.sin(i));
+    pixels = new library.Tensor('float32', values, [1, 3, imageSize, imageSize]);
+    return ms;
   },
   async run(test) {
     if (!session) throw new MiniGptError('ERR_INTERNAL', 'a test was asked for before a model');

@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { homedir, platform } from 'node:os';
-import { delimiter, join } from 'node:path';
+import { join } from 'node:path';
 import { abortedError, MiniGptError } from '../errors.js';
 
 /** The versions that figures are stated for. */
@@ -50,7 +50,6 @@ export async function installPeer(folder: string, name: PeerName, signal: AbortS
   const child = spawn(program, [...first, ...words], {
     cwd: folder,
     stdio: ['ignore', 'ignore', 'pipe'],
-    env: { ...process.env, PATH: [process.env['PATH'], join(process.execPath, '..')].join(delimiter) },
     signal,
   });
   let output = '';

@@ -209,12 +209,12 @@ function visionGroup(name: string, types: TypeName[], scope: Scope): Group {
 function firstTokenGroup(name: string, size: string, scope: Scope): Group {
   const files = { llm: llmFile(size, 'q4_0'), vision: visionFile(name, 'q8_0', size) };
   const participant: Participant = {
-    ...{ program: 'minigpt4', type: 'q8_0 and q4_0', level: scope.levels[0]!, threads: scope.threads, files },
+    ...{ program: 'minigpt4', type: 'q4_0', level: scope.levels[0]!, threads: scope.threads, files },
     ...{ tests: [{ kind: 'firstToken' }], loads: true, busyTests: [], limits: ['tileInt8', 'dot'] },
     tensors: files.vision.tensors,
     memoryBytes: memoryOf('minigpt4', files),
   };
-  return { model: `${name} and ${size}`, participants: [participant] };
+  return { model: `${name} q8_0, ${size}`, participants: [participant] };
 }
 
 /** In the order in which they are measured: what shares a file lies side by side. */

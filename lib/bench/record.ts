@@ -139,6 +139,28 @@ export function limitsOf(rates: NativeMachineRates): Limits {
   };
 }
 
+/** A peer has no level of ours: it is compared with all that the machine has. */
+export const limitsFor = (subject: Subject, limits: readonly Limits[]): Limits | undefined =>
+  limits.find(({ level, threads }) => threads === subject.threads && level === (subject.level ?? limits[0]!.level));
+
+/** Puts in its share of the best that the machine did. */
+export function setShare(result: Result, limits: readonly Limits[]): void {
+  const limit = result.limit && limitsFor(result, limits)?.[result.limit];
+  const rate = result.gigabytesPerSecond ?? result.teraflops;
+  if (limit && rate !== undefined) result.shareOfLimit = rounded(rate / limit.best, 3);
+}
+
+/** Of two times that limits were taken the better: neighbours can only take away. */
+export const betterLimits = (before: Limits, after: Limits): Limits => {
+  const quieter = (after.waitedShare ?? 0) < (before.waitedShare ?? 0) ? after : before;
+  const better = { ...quieter };
+  for (const name of Object.keys(LIMIT_NAMES) as LimitName[]) {
+    const [one, other] = [before[name], after[name]];
+    if (one && other) better[name] = one.best > other.best ? one : other;
+  }
+  return better;
+};
+
 /** The same program, file, level and threads. */
 export const sameSubject = (a: Subject, b: Subject): boolean =>
   a.model === b.model && a.type === b.type && a.program === b.program && a.level === b.level && a.threads === b.threads;

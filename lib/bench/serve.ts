@@ -6,27 +6,25 @@ import type { Test } from './test.js';
 export interface Wish {
   llm?: string;
   vision?: string;
-  /** A folder with an ONNX model. */
-  onnx?: string;
+  /** A folder with an ONNX model, and the side of its pictures. */
+  onnx?: { folder: string; imageSize: number };
   /** Where a peer is installed. */
   peerFolder?: string;
   threads: number;
   level?: string;
-  /** Device options of ours, as loadModel takes them. */
-  device?: object;
   /** Positions of one conversation, and of all together. */
   contextLength: number;
 }
 
 export interface Served {
-  /** Gives the milliseconds that loading took, and how the program calls what computes. */
-  load(wish: Wish): Promise<{ ms: number; device: string }>;
+  /** Milliseconds that loading took. */
+  load(wish: Wish): Promise<number>;
   /** Milliseconds of one run. */
   run(test: Test, turn: number): Promise<number>;
 }
 
 export type Question = { load: Wish } | { run: Test; turn: number };
-export type Answer = { value: unknown } | { error: { code: string; message: string } };
+export type Answer = { value: number } | { error: { code: string; message: string } };
 
 export function serve(served: Served): void {
   const answer = async (question: Question): Promise<Answer> => {

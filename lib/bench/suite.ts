@@ -3,17 +3,15 @@ import { addon } from '../addon.js';
 import { describeMachine, DISTURBED_SHARE } from './machine.js';
 import { SyntheticFiles } from './files.js';
 import { measureGroup, type Session } from './group.js';
-import { installPeer, type PeerName } from './peers.js';
+import { installPeer } from './peers.js';
 import { planGroups, type Group, type Scope } from './plan.js';
-import { limitsOf, type BenchRecord, type Limits } from './record.js';
+import { betterLimits, limitsOf, setShare, type BenchRecord, type Limits } from './record.js';
 
 export interface SuiteOptions extends Scope {
   repeat: number;
   /** Where synthetic files stay; left out: a temporary folder. */
   folder?: string;
   peerFolder: string;
-  /** Device options of our programs, as loadModel takes them. */
-  device: object;
   signal: AbortSignal;
   /** Takes a line about what is done. */
   tell(line: string): void;
@@ -46,7 +44,7 @@ export async function runSuite(options: SuiteOptions): Promise<{ record: BenchRe
   const session: Session = {
     ...{ files, record, signal, tell, failed: false },
     ...{ repeat: options.repeat, patience: PATIENCE[quick ? 'quick' : 'full'], loads: quick ? 1 : 2 },
-    ...{ peerFolder: options.peerFolder, device: options.device },
+    peerFolder: options.peerFolder,
   };
   try {
     record.limits = await limitsNow(groups, options);
@@ -61,6 +59,9 @@ export async function runSuite(options: SuiteOptions): Promise<{ record: BenchRe
       );
       for (const file of filesOf(group)) if (!needed.has(file.name)) await files.drop(file);
     }
+    const after = await limitsNow(groups, options);
+    record.limits = record.limits.map((before, i) => betterLimits(before, after[i]!));
+    for (const result of record.results) setShare(result, record.limits);
   } finally {
     await files.end();
   }
@@ -77,7 +78,7 @@ async function withPeers(groups: Group[], record: BenchRecord, options: SuiteOpt
   for (const name of wanted) {
     if (name === 'minigpt4') continue;
     try {
-      record.peers[name] = await installPeer(options.peerFolder, name as PeerName, options.signal);
+      record.peers[name] = await installPeer(options.peerFolder, name, options.signal);
     } catch (error) {
       if (options.signal.aborted) throw error;
       const line = error instanceof Error ? error.message : String(error);

@@ -17,7 +17,6 @@ import {
   jsonLine,
   modelFlags,
   parseNumber,
-  picked,
   type ModelFlags,
 } from './program.js';
 import { interruptSignal, loadingProgress, say } from './terminal.js';
@@ -85,7 +84,10 @@ async function bench(flags: Flags, command: Command): Promise<void> {
   const given = (name: keyof Flags): boolean => command.getOptionValueSource(name) === 'cli';
   const own = flags.model !== undefined || flags.llm !== undefined;
   const suiteOnly = ['models', 'quick', 'peers', 'peerFolder', 'busy', 'folder', 'out'] as const;
-  const ownOnly = ['projection', 'contextLength', 'prompt', 'generate'] as const;
+  const ownOnly = [
+    ...(['projection', 'device', 'gpuLayers', 'visionDevice', 'imageBatch', 'gpuMemory'] as const),
+    ...(['contextLength', 'prompt', 'generate'] as const),
+  ];
   for (const name of own ? suiteOnly : ownOnly) {
     if (given(name))
       throw wrong(
@@ -134,7 +136,6 @@ async function benchSuite(flags: Flags): Promise<void> {
       busy: flags.busy === true,
       repeat: flags.repeat ?? REPEAT[quick ? 'quick' : 'full'],
       peerFolder: flags.peerFolder ?? defaultPeerFolder(),
-      device: picked(flags, ['device', 'gpuLayers', 'visionDevice', 'imageBatch', 'gpuMemory']),
       ...(flags.folder === undefined ? {} : { folder: flags.folder }),
     });
     if (flags.out !== undefined) {
