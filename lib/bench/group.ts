@@ -28,9 +28,8 @@ import { doneBy, middle, nameOf, rounded, type Test } from './test.js';
 export interface Session {
   files: SyntheticFiles;
   record: BenchRecord;
-  /** Runs of a test, and seconds a program after which it is not repeated again. */
+  /** Runs of a test; fewer where they take long. */
   repeat: number;
-  patience: number;
   /** Warm loads that count. */
   loads: number;
   peerFolder: string;
@@ -44,6 +43,9 @@ export interface Session {
 const RUN_LIMIT_MS = 180_000;
 const BUSY_LIMIT_MS = 60_000;
 const BUSY_TURNS = 3;
+/** What runs of one program and test may take before they are not repeated again; then there are at least so many. */
+const PATIENCE_MS = 20_000;
+const LEAST_TURNS = 3;
 
 const scripts = { minigpt4: 'ours', 'node-llama-cpp': 'peer-llama', 'onnxruntime-node': 'peer-onnx' } as const;
 
@@ -237,7 +239,7 @@ async function measureTest(test: Test, running: Set<Started>, round: number, ses
       if (run) own.push(run);
       else runs.delete(one);
     }
-    if (performance.now() - began > session.patience * 1000 * runs.size) break;
+    if (turn >= LEAST_TURNS && performance.now() - began > PATIENCE_MS * runs.size) break;
   }
   for (const [one, own] of runs) {
     const result = resultOf(one, test, own, round, session.record.limits);
@@ -300,7 +302,9 @@ async function measureBusy(running: Set<Started>, session: Session): Promise<voi
     for (const one of wanted) {
       for (const test of one.participant.busyTests) {
         const [quiet, busy]: [Run[], Run[]] = [[], []];
+        const began = performance.now();
         for (let turn = 1; turn <= BUSY_TURNS && running.has(one); turn++) {
+          if (performance.now() - began > PATIENCE_MS) break; // one turn tells that a program collapses
           const runs = await once(one, running, session, async () => [
             await one.process.run(test, turn, BUSY_LIMIT_MS),
             await neighbour.busy(() => one.process.run(test, turn + BUSY_TURNS, BUSY_LIMIT_MS)),

@@ -71,7 +71,7 @@ const PREFILL: Test = { kind: 'prompt', count: SHORT };
 const DECODE: Test = { kind: 'generate', count: SHORT };
 /** Shorter: a program that collapses takes minutes for more. */
 const BUSY: Test[] = [PREFILL, { kind: 'generate', count: 16 }];
-/** Files below this are decoded by a single thread, too. */
+/** Q4_K_M files below this are decoded by a single thread, too. */
 const SINGLE_THREAD_BYTES = 2e9;
 
 const isVision = (size: string): boolean => Object.hasOwn(VISIONS, size);
@@ -165,7 +165,7 @@ function llmGroup(size: string, type: FileType, scope: Scope): Group {
     ...(scope.peers ? [{ ...peer, threads, tests: all, loads: true, busyTests }] : []),
     ...(type === 'q4_0' ? others.map((other) => ({ ...ours, level: other, threads, tests: [PREFILL, DECODE] })) : []),
   ];
-  if (!scope.quick && threads > 1 && llm.bytes < SINGLE_THREAD_BYTES && type !== 'q8_0') {
+  if (!scope.quick && threads > 1 && llm.bytes < SINGLE_THREAD_BYTES && type === 'q4_k_m') {
     participants.push({ ...ours, level: level!, threads: 1, tests: [DECODE] });
     if (scope.peers) participants.push({ ...peer, threads: 1, tests: [DECODE] });
   }

@@ -17,8 +17,6 @@ export interface SuiteOptions extends Scope {
   tell(line: string): void;
 }
 
-/** Seconds a program after which a test is not repeated again. */
-const PATIENCE = { full: 45, quick: 6 };
 /** Of the measured memory: far beyond caches; and how often each limit is taken. */
 const LIMITS = { full: { bytes: 2 ** 30, passes: 15 }, quick: { bytes: 2 ** 28, passes: 5 } };
 
@@ -43,8 +41,7 @@ export async function runSuite(options: SuiteOptions): Promise<{ record: BenchRe
   const files = await SyntheticFiles.in(options.folder, tell, signal);
   const session: Session = {
     ...{ files, record, signal, tell, failed: false },
-    ...{ repeat: options.repeat, patience: PATIENCE[quick ? 'quick' : 'full'], loads: quick ? 1 : 2 },
-    peerFolder: options.peerFolder,
+    ...{ repeat: options.repeat, loads: quick ? 1 : 2, peerFolder: options.peerFolder },
   };
   try {
     record.limits = await limitsNow(groups, options);
