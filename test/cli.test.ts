@@ -96,6 +96,7 @@ const wrong: [string[], RegExp][] = [
   [['chat', '--device', 'gpu:1'], /found "gpu:1" \(did you mean cuda:1\?\)/],
   [['chat', '--max-pixels', '0'], /option --max-pixels: expected a whole number from 1, found 0/],
   [['bench', '--prompt', '64'], /bench: option --prompt: expected --model or --llm beside it/],
+  [['bench', '--kv-type', 'f32'], /bench: option --kv-type: expected --model or --llm beside it/],
   [['bench', '--device', 'cuda'], /bench: option --device: expected --model or --llm beside it/],
   [
     ['bench', '--model', 'a.gguf', '--quick'],

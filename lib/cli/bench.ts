@@ -17,6 +17,7 @@ import {
   jsonLine,
   modelFlags,
   parseNumber,
+  picked,
   type ModelFlags,
 } from './program.js';
 import { interruptSignal, loadingProgress, say } from './terminal.js';
@@ -84,16 +85,11 @@ async function bench(flags: Flags, command: Command): Promise<void> {
   const given = (name: keyof Flags): boolean => command.getOptionValueSource(name) === 'cli';
   const own = flags.model !== undefined || flags.llm !== undefined;
   const suiteOnly = ['models', 'quick', 'peers', 'peerFolder', 'busy', 'folder', 'out'] as const;
-  const ownOnly = [
-    ...(['projection', 'device', 'gpuLayers', 'visionDevice', 'imageBatch', 'gpuMemory'] as const),
-    ...(['contextLength', 'prompt', 'generate'] as const),
-  ];
+  const ownOnly = Object.keys({ ...modelFlags(flags), ...picked(flags, ['prompt', 'generate']) }) as (keyof Flags)[];
   for (const name of own ? suiteOnly : ownOnly) {
-    if (given(name))
-      throw wrong(
-        flagOf(name),
-        own ? 'synthetic models, found --model or --llm beside it' : '--model or --llm beside it',
-      );
+    if (!given(name) || (!own && name === 'threads')) continue;
+    const beside = own ? 'synthetic models, found --model or --llm beside it' : '--model or --llm beside it';
+    throw wrong(flagOf(name), beside);
   }
   if (flags.peerFolder !== undefined && !flags.peers) throw wrong('--peer-folder', '--peers beside it');
   await (own ? benchModel(flags, given) : benchSuite(flags));
