@@ -172,6 +172,12 @@ cli('a port that is taken ends a run before anything is loaded or made', async (
   assert.not.ok(existsSync(output));
 });
 
+cli('a record that has no place ends a benchmark before it begins', async () => {
+  const { code, stderr } = await minigpt4(['bench', '--models', 'tiny', '--out', join(folder, 'none', 'bench.json')]);
+  assert.is(code, 1, stderr);
+  assert.match(stderr, /^minigpt4: --out: expected a file in a folder that can be written, found .*none/);
+});
+
 cli('pictures that are not there make no folder', async () => {
   const out = join(folder, 'align');
   const { code, stderr } = await minigpt4(['data', 'align', join(folder, 'nothing'), '--out', out]);

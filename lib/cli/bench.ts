@@ -1,8 +1,8 @@
 // `minigpt4 bench`: what this machine can do at most, and what models of real sizes reach on it; or one model of the user's.
-import { existsSync, statSync } from 'node:fs';
-import { writeFile } from 'node:fs/promises';
+import { constants, existsSync, statSync } from 'node:fs';
+import { access, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
-import { basename, join } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import type { NativeLoadOptions } from '../addon.js';
 import type { ModelReport } from '../bench/one-model.js';
@@ -44,7 +44,7 @@ export function register(program: Command): void {
     .description(
       `Measures what this machine can do at most (memory, multiply-adds, int8 products), then models of real sizes with random weights on it:
 reading a prompt of N tokens (ppN), writing N tokens (tgN), eight conversations at once, encoding a picture (enc), loading, memory. With
---model or --llm: that model alone. A full run takes up to half an hour, 8 GB of disk and 12 GB of memory; what does not fit is left out.`,
+--model or --llm: that model alone. A full run takes up to half an hour, 12 GB of disk and as much memory; what does not fit is left out.`,
     );
   addModelFlags(command)
     .option('--models <list>', 'synthetic models: 65m, 1.1b, 7b, 13b, vit-g, also as 7b:q4_0 (default: all but 13b)')
@@ -123,6 +123,7 @@ async function benchSuite(flags: Flags): Promise<void> {
   const quick = flags.quick === true;
   const models = parseModels(flags.models ?? (quick ? QUICK_MODELS : ALL_MODELS), '--models');
   const levels = levelsOf(flags, addon.cpuLevels());
+  if (flags.out !== undefined) await checkPlace(flags.out);
   const signal = interruptSignal();
   try {
     const { record, failed } = await runSuite({
@@ -150,9 +151,23 @@ async function benchSuite(flags: Flags): Promise<void> {
   }
 }
 
+/** A record that cannot be written is found out before half an hour of measuring. */
+async function checkPlace(out: string): Promise<void> {
+  const folder = isFolder(out) ? out : dirname(resolve(out));
+  await access(folder, constants.W_OK).catch((error: Error) => {
+    throw new MiniGptError(
+      'ERR_FILE_NOT_FOUND',
+      `--out: expected a file in a folder that can be written, found ${folder}: ${error.message}`,
+      { cause: error },
+    );
+  });
+}
+
+const isFolder = (path: string): boolean => existsSync(path) && statSync(path).isDirectory();
+
 /** In a folder a file named by the day; one of the same day stays. */
 function recordPath(out: string, date: string): string {
-  if (!existsSync(out) || !statSync(out).isDirectory()) return out;
+  if (!isFolder(out)) return out;
   for (let turn = 1; ; turn++) {
     const path = join(out, `bench-${date.slice(0, 10)}${turn > 1 ? `-${turn}` : ''}.json`);
     if (!existsSync(path)) return path;
