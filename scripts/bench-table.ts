@@ -19,11 +19,12 @@ export function newestRecord(folder = join(root, 'bench', 'results')): BenchReco
   return records.sort((a, b) => a.date.localeCompare(b.date)).at(-1);
 }
 
-/** The README with the tables of a record between its marks. */
-export function withTables(readme: string, record: BenchRecord): string {
+/** The README with the tables of a record between its marks, or with nothing there. */
+export function withTables(readme: string, record: BenchRecord | undefined): string {
   const [before, between, after] = [readme.indexOf(START), readme.indexOf(END), readme.indexOf(END) + END.length];
   if (before < 0 || between < before) throw new Error(`README.md: expected ${START} and, after it, ${END}`);
-  return `${readme.slice(0, before)}${START}\n\n${markdownOf(record)}\n\n${END}${readme.slice(after)}`;
+  const tables = record ? `\n\n${markdownOf(record)}\n\n` : '\n';
+  return `${readme.slice(0, before)}${START}${tables}${END}${readme.slice(after)}`;
 }
 
 if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {

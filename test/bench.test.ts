@@ -342,11 +342,23 @@ bench('a record becomes tables: rates, shares, ratios of what was taken in turn,
   assert.not.match(markdownOf(quiet), /disturbed/);
 });
 
+bench('of several records the newest by its date counts', () => {
+  const records = join(folder, 'records');
+  mkdirSync(records);
+  mkdirSync(join(folder, 'no-records'));
+  for (const [name, date] of [
+    ['bench-2026-01-02.json', '2026-01-02T10:00:00.000Z'],
+    ['bench-2026-01-02-2.json', '2026-01-02T11:00:00.000Z'],
+    ['train-2026-02-02.json', '2026-02-02T11:00:00.000Z'],
+  ])
+    writeFileSync(join(records, name!), recordText({ ...record, date }));
+  assert.is(newestRecord(records)!.date, '2026-01-02T11:00:00.000Z');
+  assert.is(newestRecord(join(folder, 'no-records')), undefined);
+});
+
 bench("the README's tables are those of the newest record", () => {
-  const newest = newestRecord();
-  assert.ok(newest, 'bench/results has no record of this benchmark');
   const readme = read('README.md');
-  assert.is(withTables(readme, newest), readme, 'run: node --import tsx scripts/bench-table.ts');
+  assert.is(withTables(readme, newestRecord()), readme, 'run: node --import tsx scripts/bench-table.ts');
 });
 
 bench('tables go between the marks and nowhere else', () => {
@@ -356,6 +368,7 @@ bench('tables go between the marks and nowhere else', () => {
   const outside = (text: string) => text.replace(/<!-- what follows[^]*<!-- until here -->/, '');
   assert.is(outside(other), outside(readme));
   assert.is(withTables(other, record), other);
+  assert.is(withTables(other, undefined), withTables(readme, undefined));
   assert.throws(() => withTables('no marks', record), /expected <!-- what follows/);
 });
 
