@@ -12,9 +12,9 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import type { TypeName } from '../lib/addon.js';
 import { convert } from '../lib/convert.js';
-import { memoryNow, threadTimes, threadUse, type ThreadUse } from './machine.js';
+import { memoryNow, threadTimes, threadUse, type ThreadUse } from '../lib/bench/machine.js';
 import { writeRecord } from './record.js';
-import { randomRows } from './synthetic.js';
+import { randomRows } from '../lib/bench/synthetic.js';
 
 interface Planned {
   name: string;

@@ -8,8 +8,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { addon, type NativeModel, type TypeName } from '../lib/addon.js';
-import { threadTimes, threadUse } from './machine.js';
-import { LLMS, writeLlm, writeVision } from './synthetic.js';
+import { threadTimes, threadUse } from '../lib/bench/machine.js';
+import { LLMS, writeLlm, writeVision } from '../lib/bench/synthetic.js';
 
 const { values } = parseArgs({
   options: {

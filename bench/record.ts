@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { stat, writeFile } from 'node:fs/promises';
 import { basename } from 'node:path';
-import { describeMachine } from './machine.js';
+import { describeMachine } from '../lib/bench/machine.js';
 
 export interface RecordedFile {
   name: string;

@@ -9,7 +9,7 @@ import type { Turn } from '../lib/data/pair.js';
 import { writeSafetensors } from '../lib/formats/safetensors-writer.js';
 import { readPicture } from '../lib/image.js';
 import { ExampleMaker, type ExampleRules } from '../lib/train/examples.js';
-import { LLMS, writeLlm, writeVision } from './synthetic.js';
+import { LLMS, writeLlm, writeVision } from '../lib/bench/synthetic.js';
 
 /** Rows as NativeTrainingSample has them; the pictures' features of all samples lie in a file. */
 export interface Rows {

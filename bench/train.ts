@@ -5,7 +5,7 @@
 //                                    [--folder FOLDER] [--keep] [--out FILE.json]
 //
 // WORLD (default: MINIGPT4_DATA) is the miniature world's folder; without one that part is left out. PYTHON is an interpreter with torch;
-// without one there is no peer. Each program runs in a process of its own, and they take steps in turn. Needs a C++ compiler, and for 7B about 5 GB
+// without one there is no peer. Each program runs in a process of its own, and they take steps in turn. 7B needs about 5 GB
 // of disk and, by estimate, 12 GB of memory (with --torch-7b 20 GB; PyTorch at 1.1b in float32 may take as much).
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -15,10 +15,10 @@ import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { packageRoot } from '../lib/addon.js';
-import { DISTURBED_SHARE, computeBench, memoryNow, threadTimes, threadUse, type ThreadUse } from './machine.js';
+import { addon, packageRoot } from '../lib/addon.js';
+import { DISTURBED_SHARE, memoryNow, threadTimes, threadUse, type ThreadUse } from '../lib/bench/machine.js';
 import { writeRecord } from './record.js';
-import { LLMS } from './synthetic.js';
+import { LLMS } from '../lib/bench/synthetic.js';
 import { miniatureCase, operationsOf, syntheticCase, type Case } from './train-cases.js';
 
 const parts = ['miniature', ...Object.keys(LLMS)];
@@ -231,6 +231,13 @@ async function measure(wanted: Case) {
 
 // ---------------------------------------------------------------- all of it
 
+/** TFLOP/s of float32 multiply-adds, each counted as two, by the threads together. */
+async function computeLimit() {
+  const passes = 9;
+  const { fma } = await addon.measureMachine({ threads, bytes: 2 ** 24, passes });
+  return { threads, median: rounded(fma.median / 1e12), best: rounded(fma.best / 1e12) };
+}
+
 /** The path of a new record: one of the same day stays. */
 function freeName(start: string): string {
   for (let turn = 1; ; turn++) {
@@ -240,13 +247,11 @@ function freeName(start: string): string {
 }
 
 try {
-  for (const name of [
-    'compute_bench',
-    ...[1, 2].flatMap((stage) => ['gguf', 'f32', 'safetensors'].map((end) => `miniature-${stage}.${end}`)),
-  ])
+  for (const name of [1, 2].flatMap((stage) =>
+    ['gguf', 'f32', 'safetensors'].map((end) => `miniature-${stage}.${end}`),
+  ))
     if (!existsSync(join(folder, name))) written.add(join(folder, name));
-  const compute = computeBench(folder);
-  const limits = [compute(threads)];
+  const limits = [await computeLimit()];
   const results: Awaited<ReturnType<typeof measure>>[] = [];
   for (const part of only) {
     if (part === 'miniature' && world === undefined) {
@@ -259,7 +264,7 @@ try {
           ? await miniatureCase(world!, stage, folder, threads)
           : await syntheticCase(part, 'q4_0', stage, folder, made);
       results.push(await measure(wanted));
-      limits.push(compute(threads));
+      limits.push(await computeLimit());
     }
   }
   const today = new Date().toISOString().slice(0, 10);

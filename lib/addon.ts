@@ -339,9 +339,40 @@ export interface NativeCollective {
   close(): void;
 }
 
+/** Units a second, of several passes; neighbours can only take away, so the best is the limit. */
+export interface NativePeakRate {
+  median: number;
+  best: number;
+}
+
+/** What this machine does at most at one level with so many threads together; a multiply-add counts as two operations. */
+export interface NativeMachineRates {
+  level: string;
+  threads: number;
+  /** Bytes of a buffer beyond the caches. */
+  read: NativePeakRate;
+  /** float32 multiply-adds. */
+  fma: NativePeakRate;
+  /** int8 products of the level's vector unit, and products of its matrix unit, where it has such. */
+  dot?: NativePeakRate;
+  tileInt8?: NativePeakRate;
+  tileBf16?: NativePeakRate;
+  /** Of the threads' time, waiting for a core; undefined where the system does not tell. */
+  waitedShare?: number;
+}
+
 export interface Addon {
   /** Instruction set levels that this build has and this CPU can run, slowest first. */
   cpuLevels(): string[];
+  /** Measures for some seconds, on threads of its own. Errors: ERR_ARGUMENT, ERR_NO_BACKEND (the level), ERR_OUT_OF_MEMORY. */
+  measureMachine(options: {
+    threads?: number;
+    level?: string;
+    bytes: number;
+    passes: number;
+  }): Promise<NativeMachineRates>;
+  /** Puts a file out of the system's cache, so that it is read again from the disk; false: this system cannot. Errors: ERR_FILE_READ. */
+  forgetFile(path: string): Promise<boolean>;
   loadModel(options: NativeLoadOptions): Promise<NativeModel>;
   /** Metadata and tensor list of a GGUF file, everything checked. */
   readGguf(path: string): Promise<GgufContents>;

@@ -96,7 +96,22 @@ const wrong: [string[], RegExp][] = [
   [['verify', folder, '--gpu-memory', '1e9'], /verify: --gpu-memory is 1000000000, but --device is 'cpu'/],
   [['chat', '--device', 'gpu:1'], /found "gpu:1" \(did you mean cuda:1\?\)/],
   [['chat', '--max-pixels', '0'], /option --max-pixels: expected a whole number from 1, found 0/],
-  [['bench', '--prompt', '1e9', '--repeat', '1'], /a --prompt and a --generate that fit the context of \d+ positions/],
+  [['bench', '--prompt', '64'], /bench: option --prompt: expected --model or --llm beside it/],
+  [['bench', '--kv-type', 'f32'], /bench: option --kv-type: expected --model or --llm beside it/],
+  [['bench', '--device', 'cuda'], /bench: option --device: expected --model or --llm beside it/],
+  [
+    ['bench', '--model', 'a.gguf', '--quick'],
+    /option --quick: expected synthetic models, found --model or --llm beside/,
+  ],
+  [['bench', '--models', '7b,8b'], /--models: expected some of .*7b.*, found "8b" \(did you mean 7b\?\)/],
+  [
+    ['bench', '--models', '7b:q4_1'],
+    /--models: expected some of q4_0, q8_0, q4_k_m, found "q4_1" \(did you mean q4_0\?\)/,
+  ],
+  [['bench', '--models', ''], /--models: expected some of .*, found ""/],
+  [['bench', '--level', 'scaler'], /--level: expected some of scalar.*found "scaler" \(did you mean scalar\?\)/],
+  [['bench', '--peer-folder', 'a'], /--peer-folder: expected --peers beside it/],
+  [['bench', '--threads', '0'], /option --threads: expected a whole number from 1 to 1024, found 0/],
   [['chat', 'a.jpg'], /too many arguments/],
   [['train', 'a.yaml', '--gpu-memory', 'all'], /'--gpu-memory <bytes>' argument 'all' is invalid. Expected a/],
   [['train', 'a.yaml', '--watch', '65536'], /'--watch \[port\]' argument '65536' is invalid. Expected a port/],
@@ -156,6 +171,12 @@ cli('a port that is taken ends a run before anything is loaded or made', async (
   assert.is(code, 1, stderr);
   assert.match(stderr, /^minigpt4: --watch: expected a free port \(0: any\), found \d+ of 127\.0\.0\.1 taken/);
   assert.not.ok(existsSync(output));
+});
+
+cli('a record that has no place ends a benchmark before it begins', async () => {
+  const { code, stderr } = await minigpt4(['bench', '--models', 'tiny', '--out', join(folder, 'none', 'bench.json')]);
+  assert.is(code, 1, stderr);
+  assert.match(stderr, /^minigpt4: --out: expected a file in a folder that can be written, found .*none/);
 });
 
 cli('pictures that are not there make no folder', async () => {

@@ -102,6 +102,7 @@ packed('npm pack takes what runs, what builds, and nothing else', (stage) => {
     'dist/index.js',
     'dist/index.d.ts',
     'dist/cli/main.js',
+    'dist/bench/ours.js',
     'dist/train/watch/page/index.html',
     'configs/sample.yaml',
     'configs/prompts/alignment.txt',

@@ -1,210 +1,210 @@
-// `minigpt4 bench`: how fast a model encodes pictures (enc), reads prompts (pp) and writes answers (tg) on this machine.
-import { cpus } from 'node:os';
-import { basename } from 'node:path';
+// `minigpt4 bench`: what this machine can do at most, and what models of real sizes reach on it; or one model of the user's.
+import { constants, existsSync, statSync } from 'node:fs';
+import { access, writeFile } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
+import { basename, dirname, join, resolve } from 'node:path';
 import type { Command } from 'commander';
-import type { GgufTensorInfo, NativeLoadOptions, NativeModel, NativeModelInfo } from '../addon.js';
+import type { NativeLoadOptions } from '../addon.js';
+import type { ModelReport } from '../bench/one-model.js';
 import { MiniGptError } from '../errors.js';
-import { generateGreedy } from '../generate.js';
 import { checkLoad } from '../load-options.js';
-import { addModelFlags, flagOf, inFlags, jsonLine, modelFlags, parseNumber, type ModelFlags } from './program.js';
-import { loadingProgress } from './terminal.js';
+import { nearest } from '../nearest.js';
+import {
+  addModelFlags,
+  exitCodes,
+  flagOf,
+  inFlags,
+  jsonLine,
+  modelFlags,
+  parseNumber,
+  picked,
+  type ModelFlags,
+} from './program.js';
+import { interruptSignal, loadingProgress, say } from './terminal.js';
 
-type Flags = ModelFlags & { prompt: number; generate: number; repeat: number; json?: boolean };
-
-/** One measured thing: all times in ms, and what the median means. */
-interface Measurement {
-  test: string;
-  runs: number[];
-  medianMs: number;
-  perSecond: number;
-  unit: 'images/s' | 'tokens/s';
-  /** Bytes of weights that one token reads, times tokens a second. */
-  gigabytesPerSecond?: number;
+interface SuiteFlags {
+  models?: string;
+  quick?: boolean;
+  level?: string;
+  peers?: boolean;
+  peerFolder?: string;
+  busy?: boolean;
+  folder?: string;
+  out?: string;
 }
+
+type Flags = ModelFlags & SuiteFlags & { prompt: number; generate: number; repeat?: number; json?: boolean };
+
+const REPEAT = { full: 5, quick: 3 };
 
 export function register(program: Command): void {
   const command = program
     .command('bench')
-    .summary('measure a model on this machine')
+    .summary('measure this machine, and models on it')
     .description(
-      'Measures encoding a picture (enc), reading a prompt of N tokens (ppN) and writing N tokens (tgN), and gives medians.',
+      `Measures what this machine can do at most (memory, multiply-adds, int8 products), then models of real sizes with random weights on it:
+reading a prompt of N tokens (ppN), writing N tokens (tgN), eight conversations at once, encoding a picture (enc), loading, memory. With
+--model or --llm: that model alone. A full run takes up to half an hour, 12 GB of disk and as much memory; what does not fit is left out.`,
     );
   addModelFlags(command)
-    .option('--prompt <n>', 'tokens of the prompt', parseNumber, 512)
-    .option('--generate <n>', 'tokens to write', parseNumber, 128)
-    .option('--repeat <n>', 'times that each is measured', parseNumber, 5)
+    .option('--models <list>', 'synthetic models: 65m, 1.1b, 7b, 13b, vit-g, also as 7b:q4_0 (default: all but 13b)')
+    .option('--quick', '65m and 1.1b alone, with fewer repeats: a few minutes')
+    .option('--level <list>', "the CPU's instruction set levels, the first with everything (default: all but scalar)")
+    .option('--peers', 'beside them node-llama-cpp and onnxruntime-node, which npm installs into a folder of their own')
+    .option('--peer-folder <folder>', "that folder (default: in the user's folder for caches)")
+    .option('--busy', 'also with one core kept busy by another process')
+    .option('--folder <folder>', 'where synthetic files are written and stay (default: a temporary folder)')
+    .option('--out <path>', 'write the record there: a JSON file, or a folder that gets one')
+    .option('--prompt <n>', "tokens of one's own model's prompt", parseNumber, 512)
+    .option('--generate <n>', "tokens for one's own model to write", parseNumber, 128)
+    .option('--repeat <n>', 'times that each is measured (default: 5; --quick: 3)', parseNumber)
     .option('--json', 'one JSON object')
     .addHelpText(
       'after',
       `
 Examples:
-  $ minigpt4 bench
+  $ minigpt4 bench --quick
+  $ minigpt4 bench --peers --busy --out bench.json
+  $ minigpt4 bench --models 7b:q4_0,vit-g --threads 4 --folder synthetic
   $ minigpt4 bench --model vicuna-7b-q4_k.gguf --threads 4 --prompt 128 --generate 32 --repeat 3 --json`,
     )
     .action(bench);
 }
 
+const wrong = (option: string, expected: string): MiniGptError =>
+  new MiniGptError('ERR_ARGUMENT', `bench: option ${option}: expected ${expected}`);
+
 async function bench(flags: Flags, command: Command): Promise<void> {
   checkLoad(modelFlags(flags), 'bench', flagOf);
   for (const name of ['prompt', 'generate', 'repeat'] as const) {
     const least = name === 'generate' ? 2 : 1; // decoding is timed between tokens
-    if (!Number.isInteger(flags[name]) || flags[name] < least) {
-      throw new MiniGptError(
-        'ERR_ARGUMENT',
-        `bench: option --${name}: expected a whole number from ${least}, found ${flags[name]}`,
-      );
-    }
+    const value = flags[name];
+    if (value !== undefined && (!Number.isInteger(value) || value < least))
+      throw wrong(`--${name}`, `a whole number from ${least}, found ${value}`);
   }
-  const [{ addon }, { embeddedModelPath }] = await Promise.all([import('../addon.js'), import('../model.js')]);
-  // a language model alone can be measured too
-  const files =
-    flags.model === undefined && flags.llm !== undefined
-      ? []
-      : [flags.model ?? (process.env['MINIGPT4_MODEL'] || embeddedModelPath)];
-  const path = flags.llm ?? files[0]!;
-  const { done, ...progress } = loadingProgress(path);
-  const loadAt = performance.now();
-  const model = await addon
-    .loadModel({
+  const given = (name: keyof Flags): boolean => command.getOptionValueSource(name) === 'cli';
+  const own = flags.model !== undefined || flags.llm !== undefined;
+  const suiteOnly = ['models', 'quick', 'peers', 'peerFolder', 'busy', 'folder', 'out'] as const;
+  const ownOnly = Object.keys({ ...modelFlags(flags), ...picked(flags, ['prompt', 'generate']) }) as (keyof Flags)[];
+  for (const name of own ? suiteOnly : ownOnly) {
+    if (!given(name) || (!own && name === 'threads')) continue;
+    const beside = own ? 'synthetic models, found --model or --llm beside it' : '--model or --llm beside it';
+    throw wrong(flagOf(name), beside);
+  }
+  if (flags.peerFolder !== undefined && !flags.peers) throw wrong('--peer-folder', '--peers beside it');
+  await (own ? benchModel(flags, given) : benchSuite(flags));
+}
+
+// ---------------------------------------------------------------- synthetic models
+
+/** Levels in the order in which they are measured, the main one first. Error ERR_ARGUMENT names what this machine has. */
+function levelsOf(flags: Flags, known: string[]): string[] {
+  if (flags.level === undefined) {
+    const main = process.env['MINIGPT4_CPU_LEVEL'] || known.at(-1)!;
+    const others = known.filter((level) => level !== main && level !== 'scalar').reverse();
+    return [main, ...(flags.quick ? [] : others)];
+  }
+  const wanted = [...new Set(flags.level.split(',').map((level) => level.trim()))];
+  for (const level of wanted) {
+    if (known.includes(level)) continue;
+    const meant = nearest(level, known);
+    throw wrong(
+      '--level',
+      `some of ${known.join(', ')}, which this machine has, found "${level}"${meant ? ` (did you mean ${meant}?)` : ''}`,
+    );
+  }
+  return wanted;
+}
+
+async function benchSuite(flags: Flags): Promise<void> {
+  const [{ addon }, { ALL_MODELS, QUICK_MODELS, parseModels }, { runSuite }, { defaultPeerFolder }] = await Promise.all(
+    [import('../addon.js'), import('../bench/plan.js'), import('../bench/suite.js'), import('../bench/peers.js')],
+  );
+  const quick = flags.quick === true;
+  const models = parseModels(flags.models ?? (quick ? QUICK_MODELS : ALL_MODELS), '--models');
+  const levels = levelsOf(flags, addon.cpuLevels());
+  if (flags.out !== undefined) await checkPlace(flags.out);
+  const signal = interruptSignal();
+  try {
+    const { record, failed } = await runSuite({
+      ...{ models, levels, quick, signal, tell: say },
+      threads: flags.threads ?? availableParallelism(),
+      peers: flags.peers === true,
+      busy: flags.busy === true,
+      repeat: flags.repeat ?? REPEAT[quick ? 'quick' : 'full'],
+      peerFolder: flags.peerFolder ?? defaultPeerFolder(),
+      ...(flags.folder === undefined ? {} : { folder: flags.folder }),
+    });
+    if (flags.out !== undefined) {
+      const { recordText } = await import('../bench/record.js');
+      const path = recordPath(flags.out, record.date);
+      await writeFile(path, recordText(record));
+      say(`record: ${path}`);
+    }
+    const { textOf } = await import('../bench/table.js');
+    process.stdout.write(flags.json ? jsonLine(record) : textOf(record));
+    if (failed) process.exitCode = exitCodes.failed;
+  } catch (error) {
+    if (!signal.aborted) throw error;
+    process.exitCode = exitCodes.interrupted;
+    say('minigpt4: interrupted; nothing was recorded');
+  }
+}
+
+/** A record that cannot be written is found out before half an hour of measuring. */
+async function checkPlace(out: string): Promise<void> {
+  const folder = isFolder(out) ? out : dirname(resolve(out));
+  await access(folder, constants.W_OK).catch((error: Error) => {
+    throw new MiniGptError(
+      'ERR_FILE_NOT_FOUND',
+      `--out: expected a file in a folder that can be written, found ${folder}: ${error.message}`,
+      { cause: error },
+    );
+  });
+}
+
+const isFolder = (path: string): boolean => existsSync(path) && statSync(path).isDirectory();
+
+/** In a folder a file named by the day; one of the same day stays. */
+function recordPath(out: string, date: string): string {
+  if (!isFolder(out)) return out;
+  for (let turn = 1; ; turn++) {
+    const path = join(out, `bench-${date.slice(0, 10)}${turn > 1 ? `-${turn}` : ''}.json`);
+    if (!existsSync(path)) return path;
+  }
+}
+
+// ---------------------------------------------------------------- one's own model
+
+async function benchModel(flags: Flags, given: (name: keyof Flags) => boolean): Promise<void> {
+  const { measureModel, onCpu } = await import('../bench/one-model.js');
+  const { model, llm } = flags;
+  const { done, ...progress } = loadingProgress(llm ?? model);
+  const count = (name: 'prompt' | 'generate') => ({ count: flags[name], asked: given(name) });
+  const report = await measureModel(
+    {
       ...modelFlags(flags),
-      ...(files[0] === undefined ? {} : { model: files[0] }),
+      ...(flags.level === undefined ? {} : { cpuLevel: flags.level }),
       ...progress,
-    } as NativeLoadOptions)
+    } as NativeLoadOptions,
+    { prompt: count('prompt'), generate: count('generate'), repeat: flags.repeat ?? REPEAT.full, onLoaded: done },
+  )
     .catch(inFlags)
     .finally(done);
-  const loadMs = performance.now() - loadAt;
-  try {
-    const info = model.info();
-    const tokenBytes = bytesPerToken((await addon.readGguf(path)).tensors);
-    // defaults that do not fit the context are measured smaller, and named so; what was asked for is not
-    const asked = (name: 'prompt' | 'generate') => command.getOptionValueSource(name) === 'cli';
-    const room = info.contextLength;
-    const generate = asked('generate')
-      ? flags.generate
-      : Math.max(2, Math.min(flags.generate, Math.floor(room / 2), asked('prompt') ? room - flags.prompt : room));
-    const prompt = asked('prompt') ? flags.prompt : Math.max(1, Math.min(flags.prompt, room - generate));
-    if (prompt + generate > room) {
-      throw new MiniGptError(
-        'ERR_ARGUMENT',
-        `bench: expected a --prompt and a --generate that fit the context of ${room} positions together, ` +
-          `found ${prompt} and ${generate}; --context-length sets it, up to the model's own`,
-      );
-    }
-    const results = [
-      ...(files.length > 0 ? [await measureImage(model, info.imageSize, flags.repeat)] : []),
-      await measurePrompt(model, info.vocabulary, prompt, flags.repeat),
-      await measureTokens(model, info.vocabulary, generate, flags.repeat, tokenBytes),
-    ];
-    const machine = {
-      cpu: cpus()[0]?.model ?? 'unknown',
-      cores: cpus().length,
-      platform: process.platform,
-      arch: process.arch,
-      cpuLevels: addon.cpuLevels(),
-    };
-    const memory = memoryOf(model.info());
-    const { name, device, gpuLayers, visionDevice } = info;
-    if (flags.json) {
-      const memoryBytes = memory.gpu + memory.host;
-      const computing = { device, gpuLayers, visionDevice, machine };
-      process.stdout.write(jsonLine({ model: name, path, ...computing, loadMs, memoryBytes, memory, results }));
-    } else {
-      const on = onCpu(info) ? `${machine.cpu} (${device})` : device;
-      print(
-        `${name || basename(path)} on ${on}: loaded in ${(loadMs / 1000).toFixed(2)} s, holds ${told(memory)}`,
-        results,
-      );
-    }
-  } finally {
-    await model.close();
-  }
+  if (flags.json) process.stdout.write(jsonLine(report));
+  else print(report, onCpu(report.device));
 }
 
-const onCpu = ({ device }: NativeModelInfo): boolean => /^cpu\b/.test(device);
-
-/** Bytes in the GPU's memory and in the machine's. Beside a GPU, the report marks what the CPU holds. */
-function memoryOf(info: NativeModelInfo): { gpu: number; host: number } {
-  const sum = { gpu: 0, host: 0 };
-  for (const { owner, bytes } of info.memory) sum[onCpu(info) || owner.endsWith(' (CPU)') ? 'host' : 'gpu'] += bytes;
-  return sum;
-}
-
-function told({ gpu, host }: { gpu: number; host: number }): string {
+function told({ gpu, host }: ModelReport['memory']): string {
   const mebibytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(0)} MiB`;
   if (gpu === 0) return mebibytes(host);
   return `${mebibytes(gpu)} of the GPU's memory${host === 0 ? '' : ` and ${mebibytes(host)} of the machine's`}`;
 }
 
-/** Weights that one decoded token reads: everything of the language model but the embedding table, of which it reads one row. */
-function bytesPerToken(tensors: GgufTensorInfo[]): number {
-  const tied = !tensors.some(({ name }) => name === 'output.weight');
-  const isRead = (name: string) =>
-    name.startsWith('blk.') || name.startsWith('output') || (tied && name === 'token_embd.weight');
-  return tensors.filter(({ name }) => isRead(name)).reduce((sum, { bytes }) => sum + bytes, 0);
-}
-
-function summary(test: string, runs: number[], count: number, unit: Measurement['unit']): Measurement {
-  const sorted = [...runs].sort((a, b) => a - b);
-  const half = sorted.length >> 1;
-  const medianMs = sorted.length % 2 ? sorted[half]! : (sorted[half - 1]! + sorted[half]!) / 2;
-  return { test, runs, medianMs, perSecond: (count / medianMs) * 1000, unit };
-}
-
-/** Each measurement once more before it counts, for caches and clocks. */
-async function repeated(times: number, once: (turn: number) => Promise<number>): Promise<number[]> {
-  await once(0);
-  const runs: number[] = [];
-  for (let turn = 1; turn <= times; turn++) runs.push(await once(turn));
-  return runs;
-}
-
-async function measureImage(model: NativeModel, size: number, times: number): Promise<Measurement> {
-  const rgb = new Uint8Array(size * size * 3).map((_, i) => (i * 31 + (i >> 7) * 17) & 255);
-  return summary(
-    'enc',
-    await repeated(times, async () => (await model.encodeImage(rgb, size, size)).encodeMs),
-    1,
-    'images/s',
-  );
-}
-
-/** Ids that differ from turn to turn from the first one on, so that no cached beginning helps. */
-function someIds(count: number, vocabulary: number, turn: number): Int32Array {
-  return Int32Array.from({ length: count }, (_, i) => 3 + ((turn * 7919 + i * 104729) % Math.max(1, vocabulary - 3)));
-}
-
-async function measurePrompt(
-  model: NativeModel,
-  vocabulary: number,
-  count: number,
-  times: number,
-): Promise<Measurement> {
-  const runs = await repeated(
-    times,
-    async (turn) => (await generateGreedy(model, [{ ids: someIds(count, vocabulary, turn) }], 1)).prefillMs,
-  );
-  return summary(`pp${count}`, runs, count, 'tokens/s');
-}
-
-async function measureTokens(
-  model: NativeModel,
-  vocabulary: number,
-  count: number,
-  times: number,
-  tokenBytes: number,
-): Promise<Measurement> {
-  // the first token comes from the prompt's own pass
-  const runs = await repeated(
-    times,
-    async (turn) => (await generateGreedy(model, [{ ids: someIds(1, vocabulary, turn) }], count)).decodeMs,
-  );
-  const result = summary(`tg${count}`, runs, count - 1, 'tokens/s');
-  return { ...result, gigabytesPerSecond: (result.perSecond * tokenBytes) / 1e9 };
-}
-
-function print(head: string, results: Measurement[]): void {
+function print({ model, path, device, machine, loadMs, memory, results }: ModelReport, onCpu: boolean): void {
+  const on = onCpu ? `${machine.cpu} (${device})` : device;
   const lines = [
-    head,
+    `${model || basename(path)} on ${on}: loaded in ${(loadMs / 1000).toFixed(2)} s, holds ${told(memory)}`,
     `${'test'.padEnd(8)}${'median'.padStart(12)}${'rate'.padStart(22)}${'weights read'.padStart(16)}`,
   ];
   for (const { test, medianMs, perSecond, unit, gigabytesPerSecond } of results) {

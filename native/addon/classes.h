@@ -33,6 +33,7 @@ void define_trainer(Napi::Env env, AddonData& data);
 void define_files(Napi::Env env, Napi::Object exports, AddonData& data);
 void define_text(Napi::Env env, Napi::Object exports, AddonData& data);
 void define_pictures(Napi::Env env, Napi::Object exports);
+void define_machine(Napi::Env env, Napi::Object exports);
 void define_collective(Napi::Env env, Napi::Object exports, AddonData& data);
 
 }  // namespace minigpt4::addon

@@ -22,6 +22,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   define_files(env, exports, *data);
   define_text(env, exports, *data);
   define_pictures(env, exports);
+  define_machine(env, exports);
   define_collective(env, exports, *data);
   return exports;
 }

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -300,6 +301,26 @@ std::vector<std::string> cpu_levels();
 std::unique_ptr<Ops> make_cpu_ops(const CpuOptions& options);
 /// How the CPU lays out weights: the same at every level, so that files can hold them. Lives as long as the program.
 const RowGroups& cpu_row_groups() noexcept;
+
+/// Units a second, of several passes. Neighbours on the machine can only take away, so the best is the limit.
+struct PeakRate {
+  double median = 0, best = 0;
+};
+
+/// What this machine does at most at one level with so many threads together. Operations: a multiply-add counts as two.
+struct MachineRates {
+  std::string level;
+  int threads = 0;
+  PeakRate read;  // bytes of a buffer beyond the caches, in pages as an arena gives them
+  PeakRate fma;   // float32 multiply-adds
+  // products of the vector unit and of the matrix unit, where there is one
+  std::optional<PeakRate> dot, tile_int8, tile_bf16;
+  double waited_share = -1;  // of the threads' time, waiting for a core; negative: the system does not tell
+};
+
+/// Measures for some seconds. Errors: as make_cpu_ops; ERR_ARGUMENT (passes < 1, read_bytes below 8 MiB),
+/// ERR_OUT_OF_MEMORY.
+MachineRates measure_machine(const CpuOptions& options, size_t read_bytes, int passes);
 
 struct DeviceOptions {
   std::string device = "auto";  // "auto", "cpu", "cuda", "cuda:N"

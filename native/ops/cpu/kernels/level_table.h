@@ -28,6 +28,8 @@
 #include "ops/cpu/kernels/loss.h"
 #include "ops/cpu/kernels/matmul_gradient.h"
 #include "ops/cpu/kernels/optimizer.h"
+// what they are measured against
+#include "ops/cpu/kernels/peak.h"
 
 namespace minigpt4::cpu::MINIGPT4_LEVEL {
 
@@ -61,7 +63,8 @@ constexpr Level table(const char* name) {
           .silu_mul_dx = silu_mul_dx,
           .attend_dx = attend_dx,
           .softmax = softmax,
-          .adamw = adamw};
+          .adamw = adamw,
+          .peaks = {.read = read_peak, .fma = fma_peak, .dot = dot_peak}};
 }
 
 }  // namespace minigpt4::cpu::MINIGPT4_LEVEL

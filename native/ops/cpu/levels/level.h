@@ -129,6 +129,24 @@ struct SoftmaxSum {
   double sum;
 };
 
+/// Values that a compiler does not know, and where a loop leaves its result, so that nothing is left out.
+struct PeakSeed {
+  float factor, addend;
+  uint8_t code;
+  uint64_t* result;
+};
+/// `rounds` rounds on registers (or tiles) alone; gives the operations done, a multiply-add counted as two.
+using PeakLoop = double (*)(int64_t rounds, const PeakSeed& seed);
+
+/// What the level can do at most: the limits that its products are measured against (kernels/peak.h).
+struct Peaks {
+  uint64_t (*read)(const uint8_t* p, size_t bytes);  // bytes: a multiple of 4096
+  PeakLoop fma;                                      // float32 multiply-adds
+  PeakLoop dot;                                      // int8 products of the vector unit; null: it has none
+  PeakLoop tile_int8 = nullptr;                      // the same of the matrix unit
+  PeakLoop tile_bf16 = nullptr;
+};
+
 struct Level {
   const char* name;
   int float_rows;      // rows of queries that an attention takes at once
@@ -175,6 +193,7 @@ struct Level {
   /// p[n] = softmax(x) unless p is null; p may be x.
   SoftmaxSum (*softmax)(float* p, const float* x, int64_t n);
   void (*adamw)(float* w, float* first_moment, float* second_moment, const float* dw, int64_t n, const AdamwStep& a);
+  Peaks peaks;
 };
 
 // static, so that no level's copy can be linked into another's code

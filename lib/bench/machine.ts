@@ -1,10 +1,10 @@
 // What a measurement ran on, and whether it was left alone: processor, memory, compiler, commit, time that threads waited for a core.
 import { execFileSync } from 'node:child_process';
-import { readFileSync, readdirSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { arch, availableParallelism, cpus, platform, release, totalmem } from 'node:os';
 import { join } from 'node:path';
-import { addon, packageRoot } from '../lib/addon.js';
+import { addon, packageRoot } from '../addon.js';
 
 /** Shares of waiting above this mark a run as disturbed. */
 export const DISTURBED_SHARE = 0.05;
@@ -64,6 +64,33 @@ export function threadUse(before: Threads, process: number | 'self' = 'self'): T
   return on + waited > 0 ? { coreMs: on / 1e6, waitedShare: waited / (on + waited) } : undefined;
 }
 
+/** Ticks of all cores: in use, and kept by the machine that this one is a guest of. */
+export interface Ticks {
+  used: number;
+  stolen: number;
+}
+
+/** undefined where the system does not tell. */
+export function ticksNow(): Ticks | undefined {
+  try {
+    const [, user, nice, system, , , irq, softirq, stolen] = readFileSync('/proc/stat', 'utf8')
+      .split(/\s+/)
+      .map(Number);
+    return { used: user! + nice! + system! + irq! + softirq!, stolen: stolen! };
+  } catch {
+    return undefined;
+  }
+}
+
+/** The share of the time wanted on all cores since `before` that the host kept for others. */
+export function stolenShare(before: Ticks | undefined): number | undefined {
+  const now = ticksNow();
+  if (!before || !now) return undefined;
+  const stolen = now.stolen - before.stolen;
+  const wanted = stolen + now.used - before.used;
+  return wanted > 0 ? stolen / wanted : 0;
+}
+
 export function describeMachine() {
   return {
     cpu: cpus()[0]?.model ?? 'unknown',
@@ -72,9 +99,14 @@ export function describeMachine() {
     platform: `${platform()} ${arch()} ${release()}`,
     cpuLevels: addon.cpuLevels(),
     node: process.versions.node,
+    version: version(),
     compiler: compilerOf(addonPath()),
     commit: commit(),
   };
+}
+
+function version(): string {
+  return (JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { version: string }).version;
 }
 
 function addonPath(): string {
@@ -88,7 +120,9 @@ function compilerOf(path: string): string {
   return found?.[1]?.trim() ?? 'unknown';
 }
 
+/** The checkout's commit; a package that is installed somewhere has none, whatever repository it lies in. */
 function commit(): string {
+  if (!existsSync(join(packageRoot, '.git'))) return 'none';
   const git = (...words: string[]) => execFileSync('git', words, { cwd: packageRoot, encoding: 'utf8' }).trim();
   try {
     const changed = git('status', '--porcelain', '--', 'native', 'lib', 'CMakeLists.txt') !== '';
@@ -96,32 +130,4 @@ function commit(): string {
   } catch {
     return 'unknown';
   }
-}
-
-/** What a measured limit is: of several passes. */
-export interface Limit {
-  threads: number;
-  median: number;
-  best: number;
-}
-
-/** Builds bench/memory_bench.cpp into `folder` and gives a function that measures: GB/s read by that many threads together. */
-export function memoryBench(folder: string): (threads: number) => Limit {
-  return limitBench('memory_bench', folder);
-}
-
-/** The same for bench/compute_bench.cpp: TFLOP/s of float32 multiply-adds, each counted as two, by that many threads together. */
-export function computeBench(folder: string): (threads: number) => Limit {
-  return limitBench('compute_bench', folder);
-}
-
-function limitBench(name: string, folder: string): (threads: number) => Limit {
-  const program = join(folder, name);
-  const native = platform() === 'darwin' && arch() === 'arm64' ? '-mcpu=native' : '-march=native';
-  const source = join(packageRoot, 'bench', `${name}.cpp`);
-  execFileSync(process.env['CXX'] ?? 'c++', ['-std=c++20', '-O3', native, '-pthread', source, '-o', program]);
-  return (threads) => {
-    const { median, best } = JSON.parse(execFileSync(program, [String(threads)], { encoding: 'utf8' })) as Limit;
-    return { threads, median, best };
-  };
 }

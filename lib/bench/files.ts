@@ -1,0 +1,75 @@
+// The synthetic files of a run: each is written when it is first needed, and gone when nothing needs it any more, unless the folder is the user's.
+import { existsSync } from 'node:fs';
+import { mkdir, mkdtemp, rm, statfs } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+
+/** Something to be written. */
+export interface PlannedFile {
+  name: string;
+  bytes: number;
+  /** Relative to the path: where it is, the whole is there. Left out: the path itself. */
+  last?: string;
+  write(path: string, signal: AbortSignal): Promise<void>;
+}
+
+/** It cannot be measured here; the message says why, and the run goes on without it. */
+export class DoesNotFit extends Error {}
+
+const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(1)} GB`;
+/** What a file system needs beside the bytes themselves. */
+const DISK_MARGIN = 2 ** 26;
+
+export class SyntheticFiles {
+  readonly #folder: string;
+  readonly #keep: boolean;
+  readonly #signal: AbortSignal;
+  readonly #tell: (line: string) => void;
+
+  private constructor(folder: string, keep: boolean, tell: (line: string) => void, signal: AbortSignal) {
+    this.#folder = folder;
+    this.#keep = keep;
+    this.#tell = tell;
+    this.#signal = signal;
+  }
+
+  /** In `folder`, where files stay, or in a new one of the system's folder for temporary files. */
+  static async in(
+    folder: string | undefined,
+    tell: (line: string) => void,
+    signal: AbortSignal,
+  ): Promise<SyntheticFiles> {
+    if (folder === undefined)
+      return new SyntheticFiles(await mkdtemp(join(tmpdir(), 'minigpt4-bench-')), false, tell, signal);
+    await mkdir(folder, { recursive: true });
+    return new SyntheticFiles(resolve(folder), true, tell, signal);
+  }
+
+  /** The path of a file, which is written unless it is there. Error DoesNotFit: the disk is too small. */
+  async made({ name, bytes, last, write }: PlannedFile): Promise<string> {
+    const path = join(this.#folder, name);
+    if (existsSync(last === undefined ? path : join(path, last))) return path;
+    const { bavail, bsize } = await statfs(this.#folder);
+    const free = bavail * bsize;
+    if (free < bytes + DISK_MARGIN)
+      throw new DoesNotFit(`${name} needs ${gigabytes(bytes)} of disk, and ${gigabytes(free)} are free`);
+    this.#tell(`writing ${name} (${gigabytes(bytes)})`);
+    await write(path, this.#signal);
+    return path;
+  }
+
+  async drop({ name }: PlannedFile): Promise<void> {
+    if (!this.#keep) await rm(join(this.#folder, name), { recursive: true, force: true });
+  }
+
+  async end(): Promise<void> {
+    if (!this.#keep) await rm(this.#folder, { recursive: true, force: true });
+  }
+}
+
+/** Error DoesNotFit: less memory is free than `what` takes. */
+export function checkMemory(what: string, bytes: number): void {
+  const free = process.availableMemory();
+  if (free < bytes)
+    throw new DoesNotFit(`${what} needs ${gigabytes(bytes)} of memory, and ${gigabytes(free)} are free`);
+}
