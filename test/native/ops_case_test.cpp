@@ -81,9 +81,6 @@ TEST("ops: level neon-i8mm takes part") { expect_level("neon-i8mm"); }
 TEST("ops: level avx2 takes part") { expect_level("avx2"); }
 
 TEST("ops: level avx512 takes part") { expect_level("avx512"); }
-<<<<<<< HEAD
 
 TEST("ops: level amx takes part") { expect_level("amx"); }  // its models do everywhere
-=======
 #endif
->>>>>>> neon

@@ -92,8 +92,10 @@ class CpuOps final : public Ops {
   /// How a product with T rows is cut, and the tiles that they are.
   Cut cut_of(const PackedMatrix& w, int T) const;
   int tiles_of(const PackedMatrix& w, int T) const;
-  void matmul_float(float* y, const PackedMatrix& w, const PreparedRows& rows, const float* bias, bool accumulate);
-  void matmul_quantized(float* y, const PackedMatrix& w, const PreparedRows& rows, const float* bias, bool accumulate);
+  struct Share;
+  /// A product with prepared rows, the op's rows from `first` on; its first piece is yet to be said.
+  Share share_of(const Product& product, const PreparedRows& rows, int first) const;
+  void compute(const Share& share, int64_t piece, float* scratch) const;
 
   const Level& level_;
   std::shared_ptr<Arena> arena_;  // shared with the matrices, which may outlive this

@@ -1,6 +1,8 @@
 // Products with weights: rows are made, rounded and brought into tiles once, for every weight that reads them; then
-// threads take pieces of a few groups of outputs.
+// threads take pieces of a few groups of outputs, of all these weights in one go.
 #include <algorithm>
+#include <variant>
+#include <vector>
 
 #include "ops/cpu/cpu_ops.h"
 #include "ops/cpu/product.h"
@@ -55,19 +57,33 @@ struct CpuOps::PreparedRows {
   std::vector<RoundedRows> kinds;  // for the others
 };
 
+/// One of several products, which threads take pieces of as if they were one.
+struct CpuOps::Share {
+  Cut cut;
+  int64_t first;  // of all products' pieces
+  int64_t groups;
+  int tiles;
+  std::variant<FloatMatmul, QuantizedMatmul> product;
+};
+
 void CpuOps::products(std::span<const Product> of, const Rows& rows, int T) {
   for (int t = 0; t < T; t += kRowsAtOnce) {
     const PreparedRows prepared = prepare(of, rows, t, std::min(kRowsAtOnce, T - t));
+    std::vector<Share> shares;
+    int64_t pieces = 0;
     for (const Product& product : of) {
-      const PackedMatrix& w = packed(product);
-      float* y = product.y + int64_t(t) * w.rows;
-      const bool accumulate = product.accumulate == Accumulate::yes;
-      if (w.format()) {
-        matmul_quantized(y, w, prepared, product.bias, accumulate);
-      } else {
-        matmul_float(y, w, prepared, product.bias, accumulate);
-      }
+      shares.push_back(share_of(product, prepared, t));
+      shares.back().first = pieces;
+      pieces += shares.back().cut.pieces();
     }
+    threads_.parallel_for(pieces, 1, [&](int64_t begin, int64_t end, int thread) {
+      float* const scratch = prepared.scratch + thread * prepared.scratch_each;
+      for (int64_t piece = begin; piece < end; ++piece) {
+        size_t i = shares.size() - 1;
+        while (shares[i].first > piece) --i;
+        compute(shares[i], piece - shares[i].first, scratch);
+      }
+    });
   }
 }
 
@@ -147,41 +163,44 @@ CpuOps::PreparedRows CpuOps::prepare(std::span<const Product> of, const Rows& ro
   return prepared;
 }
 
-void CpuOps::matmul_float(float* y, const PackedMatrix& w, const PreparedRows& rows, const float* bias,
-                          bool accumulate) {
+CpuOps::Share CpuOps::share_of(const Product& product, const PreparedRows& rows, int first) const {
+  const PackedMatrix& w = packed(product);
   const int T = rows.T;
-  const Cut cut = cut_of(w, T);
-  const FloatMatmul m{w.type, w.data(), rows.x, bias, y, w.rows, w.cols, T, accumulate};
-  each_piece(threads_, cut, w.groups(), tiles_of(w, T), [&](int64_t g0, int64_t g1, int i0, int i1, int thread) {
-    level_.matmul_float(m, g0, g1, i0, i1, rows.scratch + thread * rows.scratch_each);
-  });
-}
-
-void CpuOps::matmul_quantized(float* y, const PackedMatrix& w, const PreparedRows& rows, const float* bias,
-                              bool accumulate) {
+  float* const y = product.y + int64_t(first) * w.rows;
+  const bool accumulate = product.accumulate == Accumulate::yes;
+  Share share{cut_of(w, T), 0, w.groups(), tiles_of(w, T), {}};
+  if (!w.format()) {
+    share.product = FloatMatmul{w.type, w.data(), rows.x, product.bias, y, w.rows, w.cols, T, accumulate};
+    return share;
+  }
   const QuantizedFormat& format = *w.format();
-  const int T = rows.T;
   const RoundedRows& x =
       *std::find_if(rows.kinds.begin(), rows.kinds.end(), [&](const RoundedRows& kind) { return kind.serves(format); });
-  const QuantizedMatmul m{format.kind(),
-                          format.offset,
-                          w.data(),
-                          w.group_bytes(),
-                          format.code_bytes(w.cols),
-                          x.q,
-                          x.d,
-                          x.offset_sum,
-                          x.sum,
-                          bias,
-                          y,
-                          w.rows,
-                          w.cols,
-                          T,
-                          accumulate};
-  each_piece(threads_, cut_of(w, T), w.groups(), tiles_of(w, T),
-             [&](int64_t g0, int64_t g1, int i0, int i1, int thread) {
-               level_.matmul_quantized(m, g0, g1, i0, i1, rows.scratch + thread * rows.scratch_each);
-             });
+  share.product = QuantizedMatmul{format.kind(),
+                                  format.offset,
+                                  w.data(),
+                                  w.group_bytes(),
+                                  format.code_bytes(w.cols),
+                                  x.q,
+                                  x.d,
+                                  x.offset_sum,
+                                  x.sum,
+                                  product.bias,
+                                  y,
+                                  w.rows,
+                                  w.cols,
+                                  T,
+                                  accumulate};
+  return share;
+}
+
+void CpuOps::compute(const Share& share, int64_t piece, float* scratch) const {
+  const auto [g0, g1, i0, i1] = piece_at(share.cut, share.groups, share.tiles, piece);
+  if (const auto* floats = std::get_if<FloatMatmul>(&share.product)) {
+    level_.matmul_float(*floats, g0, g1, i0, i1, scratch);
+  } else {
+    level_.matmul_quantized(std::get<QuantizedMatmul>(share.product), g0, g1, i0, i1, scratch);
+  }
 }
 
 void CpuOps::embed(float* y, const Matrix& w, const int32_t* ids, int T) {

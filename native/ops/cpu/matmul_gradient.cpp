@@ -46,8 +46,9 @@ void CpuOps::matmul_dx(float* dx, const Matrix& w, const float* dy, int T, Accum
                            w.cols,
                            rows,
                            accumulate == Accumulate::yes};
-    each_piece(threads_, cut, pairs, tiles, [&](int64_t g0, int64_t g1, int i0, int i1, int thread) {
-      level_.matmul_dx(m, 2 * g0, std::min(2 * g1, groups), i0, i1, scratch + thread * scratch_each);
+    each_piece(threads_, cut, pairs, tiles, [&](const Piece& piece, int thread) {
+      level_.matmul_dx(m, 2 * piece.g0, std::min(2 * piece.g1, groups), piece.i0, piece.i1,
+                       scratch + thread * scratch_each);
     });
   }
 }

@@ -33,15 +33,23 @@ inline Cut cut_product(int64_t groups, int tiles, int64_t products_a_group, int 
   return cut;
 }
 
-/// body(g0, g1, i0, i1, thread) for every piece.
+/// Groups [g0, g1) times tiles [i0, i1).
+struct Piece {
+  int64_t g0, g1;
+  int i0, i1;
+};
+
+inline Piece piece_at(const Cut& cut, int64_t groups, int tiles, int64_t piece) {
+  const int64_t g = piece / cut.tile_pieces * cut.groups;
+  const int i = int(piece % cut.tile_pieces) * cut.tiles;
+  return {g, std::min(g + cut.groups, groups), i, std::min(i + cut.tiles, tiles)};
+}
+
+/// body(piece, thread) for every piece.
 template <class Body>
 void each_piece(ThreadPool& threads, const Cut& cut, int64_t groups, int tiles, Body&& body) {
   threads.parallel_for(cut.pieces(), 1, [&](int64_t begin, int64_t end, int thread) {
-    for (int64_t piece = begin; piece < end; ++piece) {
-      const int64_t g = piece / cut.tile_pieces * cut.groups;
-      const int i = int(piece % cut.tile_pieces) * cut.tiles;
-      body(g, std::min(g + cut.groups, groups), i, std::min(i + cut.tiles, tiles), thread);
-    }
+    for (int64_t piece = begin; piece < end; ++piece) body(piece_at(cut, groups, tiles, piece), thread);
   });
 }
 
