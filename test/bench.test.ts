@@ -224,7 +224,7 @@ bench('a run beside peers gives a record; a peer that fails is told and left out
   const results = join(folder, 'results');
   mkdirSync(results);
   const words = ['bench', ...tiny, '--peers', '--peer-folder', falsePeers('peers'), '--busy', '--folder', files];
-  const level = addon.cpuLevels()[0]!;
+  const level = addon.cpuLevels().at(-1)!; // the slowest takes minutes where others work too
   const { code, stdout, stderr } = await minigpt4([...words, '--level', level, '--out', results, '--json']);
   assert.is(code, 0, stderr);
   const record = JSON.parse(stdout) as BenchRecord;

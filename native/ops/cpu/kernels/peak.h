@@ -83,13 +83,13 @@ constexpr PeakLoop dot_peak = nullptr;
 
 /// A multiple of 4096 bytes from `p` on; several sums side by side, so that no step waits for the one before it.
 inline uint64_t read_peak(const uint8_t* p, size_t bytes) {
-  constexpr int kReads = 8;
+  constexpr int kReadChains = 8;
   constexpr size_t kStep = sizeof(Codes);
-  Codes sums[kReads];
-  for (int i = 0; i < kReads; ++i) sums[i] = load_codes(p + i * kStep);
-  for (size_t at = 0; at < bytes; at += kReads * kStep) {
+  Codes sums[kReadChains];
+  for (int i = 0; i < kReadChains; ++i) sums[i] = load_codes(p + i * kStep);
+  for (size_t at = 0; at < bytes; at += kReadChains * kStep) {
 #pragma GCC unroll 8
-    for (int i = 0; i < kReads; ++i) sums[i] = either(sums[i], load_codes(p + at + i * kStep));
+    for (int i = 0; i < kReadChains; ++i) sums[i] = either(sums[i], load_codes(p + at + i * kStep));
   }
   uint8_t lanes[kStep];
   uint64_t all = 0;
