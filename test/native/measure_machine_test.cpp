@@ -1,4 +1,5 @@
 // The loops that limits are measured with: that they do what they count, and the errors of measuring.
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -50,6 +51,9 @@ TEST("measuring the machine: loops count what they do, and do it") {
     CHECK(sum > 0 && sum != result_of(peaks.fma, 100, 64, 1));
     CHECK_EQUAL(sum, result_of(peaks.fma, 200, 8, 1));
     if (peaks.dot) CHECK(result_of(peaks.dot, 3, 1, 1) != result_of(peaks.dot, 3, 1, 2));
+    // one element of a product: three rounds of 64 products 2 · 2, and of 32 products ½ · ½
+    if (peaks.tile_int8) CHECK_EQUAL(result_of(peaks.tile_int8, 3, 1, 2), 3u * 64 * 4);
+    if (peaks.tile_bf16) CHECK_EQUAL(result_of(peaks.tile_bf16, 3, 1, 1), std::bit_cast<uint32_t>(3 * 32 * 0.25f));
   }
 }
 

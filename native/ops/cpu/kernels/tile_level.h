@@ -8,6 +8,7 @@
 // which the products use
 #include "ops/cpu/kernels/matmul_tiles_float.h"
 #include "ops/cpu/kernels/matmul_tiles_quantized.h"
+#include "ops/cpu/kernels/peak_tiles.h"
 
 namespace minigpt4::cpu::MINIGPT4_LEVEL {
 
@@ -22,6 +23,8 @@ constexpr Level tile_table(const char* name) {
   level.matmul_float = matmul_float_tiles;
   level.matmul_quantized = matmul_quantized_tiles;
   level.matmul_dx = matmul_dx_tiles;
+  level.peaks.tile_int8 = tile_int8_peak;
+  level.peaks.tile_bf16 = tile_bf16_peak;
   return level;
 }
 
