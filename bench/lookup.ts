@@ -27,7 +27,7 @@ import {
   withQuestion,
   type Message,
 } from '../lib/prompt.js';
-import { DISTURBED_SHARE, threadTimes, threadUse } from './machine.js';
+import { DISTURBED_SHARE, threadTimes, threadUse } from '../lib/bench/machine.js';
 import { describeFile, writeRecord } from './record.js';
 
 /** Sums over answers. */

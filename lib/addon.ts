@@ -437,15 +437,20 @@ function explainMissing(attempts: string[]): MiniGptError {
   );
 }
 
+const require = createRequire(import.meta.url);
+
+/** Where the binary is: an own build first, then prebuilds/<platform>-<arch>/; MINIGPT4_PREBUILD names another folder. Throws where there is none. */
+export function addonPath(): string {
+  return (require('node-gyp-build') as { path(folder: string): string }).path(packageRoot);
+}
+
 /** Loads the binary; errors: ERR_NO_BACKEND with every attempt. */
 function load(): Addon {
-  const require = createRequire(import.meta.url);
   const attempts: string[] = [];
   const words = (error: unknown) => (error instanceof Error ? error.message.split('\n')[0]! : String(error));
   let path: string;
   try {
-    // an own build first, then prebuilds/<platform>-<arch>/; MINIGPT4_PREBUILD names another folder
-    path = (require('node-gyp-build') as { path(folder: string): string }).path(packageRoot);
+    path = addonPath();
   } catch (error) {
     attempts.push(`${join(packageRoot, 'build')} and ${join(packageRoot, 'prebuilds')}: ${words(error)}`);
     throw explainMissing(attempts);

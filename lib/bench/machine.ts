@@ -1,10 +1,9 @@
 // What a measurement ran on, and whether it was left alone: processor, memory, compiler, commit, time that threads waited for a core.
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, readdirSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { arch, availableParallelism, cpus, platform, release, totalmem } from 'node:os';
 import { join } from 'node:path';
-import { addon, packageRoot } from '../addon.js';
+import { addon, addonPath, packageRoot } from '../addon.js';
 
 /** Shares of waiting above this mark a run as disturbed. */
 export const DISTURBED_SHARE = 0.05;
@@ -107,11 +106,6 @@ export function describeMachine() {
 
 function version(): string {
   return (JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { version: string }).version;
-}
-
-function addonPath(): string {
-  const require = createRequire(import.meta.url);
-  return (require('node-gyp-build') as { path(folder: string): string }).path(packageRoot);
 }
 
 /** The compiler's own words in the binary. */

@@ -134,7 +134,7 @@ export function plannedTensors({ tensors }: SyntheticFile): GgufTensorInfo[] {
   return tensors.map((tensor) => {
     const values = tensor.shape.reduce((product, size) => product * size, 1);
     const { values: each, bytes } = PLAIN[tensor.type] ?? BLOCKS[tensor.type] ?? unwritten(tensor.type);
-    return { ...tensor, bytes: (values / each) * bytes };
+    return { ...tensor, bytes: (values / each) * bytes, grouped: false };
   });
 }
 
