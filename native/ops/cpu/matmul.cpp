@@ -150,7 +150,9 @@ CpuOps::PreparedRows CpuOps::prepare(std::span<const Product> of, const Rows& ro
                            to.offset_sum + at * to.sums, to.sum + at * to.sums});
     }
   };
-  const int at_once = tiled ? tile_rows : 1;
+  // Rows of one tile lie in the same lines of the cache: threads that each round some of them would wait for one another.
+  const bool by_tiles = !prepared.kinds.empty() && T >= 2 * level_.quantized_rows * threads_.threads();
+  const int at_once = tiled ? tile_rows : by_tiles ? level_.quantized_rows : 1;
   rows_in_pieces((T + at_once - 1) / at_once, at_once * cols, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin * at_once; t < std::min<int64_t>(end * at_once, T); t += at_once) {
       const int n = int(std::min<int64_t>(at_once, T - t));

@@ -31,9 +31,10 @@ struct Scheduled {
 Scheduled scheduled() {
   Scheduled sum;
   std::error_code ignored;  // other systems than Linux, or a thread that ended: what is known so far
-  for (const auto& thread : std::filesystem::directory_iterator("/proc/self/task", ignored)) {
+  std::filesystem::directory_iterator thread("/proc/self/task", ignored);
+  for (; thread != std::filesystem::directory_iterator(); thread.increment(ignored)) {
     double on = 0, waited = 0;
-    if (std::ifstream(thread.path() / "schedstat") >> on >> waited) {
+    if (std::ifstream(thread->path() / "schedstat") >> on >> waited) {
       sum.on += on;
       sum.waited += waited;
     }

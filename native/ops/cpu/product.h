@@ -12,7 +12,7 @@ namespace minigpt4::cpu {
 // stay in a core's level 2 cache, and many enough that reading the weights once for them is cheap.
 inline constexpr int kRowsAtOnce = 288;
 
-/// How a product is cut: pieces of `groups` groups and `tiles` tiles.
+/// How a product is cut: into pieces of at most `groups` groups and `tiles` tiles.
 struct Cut {
   int64_t groups, group_pieces;
   int tiles, tile_pieces;
@@ -25,6 +25,8 @@ inline Cut cut_product(int64_t groups, int tiles, int64_t products_a_group, int 
   const int64_t least = (worth_a_piece + products_a_group - 1) / products_a_group;
   Cut cut{std::min(groups, std::max(least, std::clamp<int64_t>(groups / wanted, 1, most_groups))), 0, tiles, 1};
   cut.group_pieces = (groups + cut.groups - 1) / cut.groups;
+  // as many for each thread, where there are few: pieces are of one size but for a group
+  cut.group_pieces = std::min(groups, (cut.group_pieces + threads - 1) / threads * threads);
   if (threads > 1 && cut.group_pieces < wanted && least <= 1 && tiles > 1) {  // few outputs, many rows
     const int parts = int(std::min<int64_t>(tiles, (wanted + cut.group_pieces - 1) / cut.group_pieces));
     cut.tiles = (tiles + parts - 1) / parts;
@@ -40,9 +42,9 @@ struct Piece {
 };
 
 inline Piece piece_at(const Cut& cut, int64_t groups, int tiles, int64_t piece) {
-  const int64_t g = piece / cut.tile_pieces * cut.groups;
+  const int64_t p = piece / cut.tile_pieces;
   const int i = int(piece % cut.tile_pieces) * cut.tiles;
-  return {g, std::min(g + cut.groups, groups), i, std::min(i + cut.tiles, tiles)};
+  return {p * groups / cut.group_pieces, (p + 1) * groups / cut.group_pieces, i, std::min(i + cut.tiles, tiles)};
 }
 
 /// body(piece, thread) for every piece.

@@ -142,6 +142,7 @@ struct Q8Pages {
   template <int R>
   void add(const float* scores, int64_t score_width, int from, int to, float* out, int64_t width,
            float* weights) const {
+    if (from == to) return;
     constexpr int N = value_groups_at_once(R) * kParts;
     const int64_t blocks = (a.D + 31) / 32, stride = blocks * 16;
     for (int first = from / 16 * 16; first < to; first += 16) {

@@ -111,6 +111,9 @@ template <int kind, int R, int N>
   constexpr int bits = kind / 8;
   constexpr bool minimum = kind & 4, halves = kind & 2;
   constexpr bool alone = R == 1;  // then no other row's work hides the latency of a chain of dot products
+  // The first rows of all wait for memory as a single one does, and have one stream of it: they ask ahead for the others (Zen
+  // 4, one core, Q4_0, 8 rows: 225 Gop/s without, 287 with, which is all that dot products give).
+  const bool waits = alone ? bits < 8 : tile_at == 0 && r0 == 0 && part0 == 0;
   const int64_t blocks = m.cols / 32, scales_at = m.scales_at, group_bytes = m.group_bytes;
   const int8_t* const activations = m.q;
   const float *const factors = m.d, *const totals = m.sum;
@@ -128,11 +131,10 @@ template <int kind, int R, int N>
       const int part = N == 1 ? part0 : n % kParts;
       const uint8_t* of = group + n / kParts * group_bytes;
       const uint8_t* block = of + b * bits * 64 + part * kLanes * 4;
-      if constexpr (alone && bits < 8) {  // 8-bit codes come fast enough by themselves, and asking twice costs a third
-        if (part == 0) {
+      if (waits &&
+          part == 0) {  // a single row's 8-bit codes come fast enough by themselves, asking twice costs a third
 #pragma GCC unroll 8
-          for (int i = 0; i < bits; ++i) __builtin_prefetch(block + kAhead + 64 * i);
-        }
+        for (int i = 0; i < bits; ++i) __builtin_prefetch(block + kAhead + 64 * i);
       }
       const Codes c[8] = {code_vector<bits, 0>(block), code_vector<bits, 1>(block), code_vector<bits, 2>(block),
                           code_vector<bits, 3>(block), code_vector<bits, 4>(block), code_vector<bits, 5>(block),

@@ -62,6 +62,7 @@ inline void make_weight_tiles(const W* w, int64_t k, uint16_t* to) {
   for (int64_t j = 0; j < pairs; ++j) {
     // the chunk behind this one: rows of a group are 16 values, too few in a chunk for the processor to see where they go
     __builtin_prefetch(w + 16 * kChain + 32 * j, 0, 2);
+    if constexpr (sizeof(W) == 4) __builtin_prefetch(w + 16 * kChain + 32 * j + 16, 0, 2);
     F even[kParts], odd[kParts];  // all read before any is written
     for (int p = 0; p < kParts; ++p) {
       even[p] = 2 * j < k ? load_weight(w + 32 * j + p * kLanes) : zero();

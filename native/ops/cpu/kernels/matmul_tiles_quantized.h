@@ -66,16 +66,22 @@ void unpack_blocks(const QuantizedMatmul& m, int64_t g, int64_t b0, int blocks, 
   using K = Kind<kind>;
   const uint8_t* const group = m.w + size_t(g) * m.group_bytes;
   const int offset = m.code_offset;
+  // What is unpacked next is asked for, because what a chunk takes of a group is too little for the processor to see it
+  // coming: the group's next chunk, or the first one of the group that stands here in the next four.
+  const bool last = b0 + kChunkBlocks >= m.cols / 32;
+  const uint8_t* const next = last ? group + size_t(kChunkGroups) * m.group_bytes : group;
+  const int64_t next_block = last ? 0 : b0 + kChunkBlocks;
   for (int b = 0; b < blocks; ++b, codes += 512, scales += K::scale_floats) {
     for (int part = 0; part < kParts; ++part) {
       const uint8_t* block = group + (b0 + b) * K::bits * 64 + part * kLanes * 4;
       int8_t* to = codes + part * kLanes * 4;
-      if (part ==
-          0) {  // the next chunk's: what one chunk takes of a group is too little for the processor to see coming
+      if (part == 0) {
+        const int64_t at = next_block + b;
 #pragma GCC unroll 8
-        for (int i = 0; i < K::bits; ++i) __builtin_prefetch(block + kChunkBlocks * K::bits * 64 + 64 * i, 0, 2);
-        const int64_t record = kind & 1 ? (b0 + b + kChunkBlocks) / 8 : b0 + b + kChunkBlocks;
-        __builtin_prefetch(group + m.scales_at + record * K::record_bytes, 0, 2);
+        for (int i = 0; i < K::bits; ++i) __builtin_prefetch(next + at * K::bits * 64 + 64 * i, 0, 2);
+        // a super-block's record is five lines, and its eight blocks ask for one each
+        const int64_t record = (kind & 1 ? at / 8 : at) * K::record_bytes + (kind & 1 ? at % 8 * 64 : 0);
+        if (!(kind & 1) || at % 8 * 64 < K::record_bytes) __builtin_prefetch(next + m.scales_at + record, 0, 2);
       }
       store_codes(to, minus(code_vector<K::bits, 0>(block), offset));
       store_codes(to + 64, minus(code_vector<K::bits, 1>(block), offset));
