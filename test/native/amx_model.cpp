@@ -16,7 +16,7 @@ const Level& level_amx_model_avx512();
 
 namespace {
 
-bool add_models() {
+[[maybe_unused]] bool add_models() {
   add_level(level_amx_model());
 #ifdef MINIGPT4_LEVEL_AVX512
   const bool avx512 = [] {
@@ -29,7 +29,10 @@ bool add_models() {
 #endif
   return true;
 }
+// a processor of another architecture has no such level, and an emulated one would take minutes for its model
+#if defined(__x86_64__)
 [[maybe_unused]] const bool added = add_models();
+#endif
 
 }  // namespace
 

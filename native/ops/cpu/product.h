@@ -5,12 +5,9 @@
 #include <cstdint>
 
 #include "core/thread_pool.h"
+#include "ops/cpu/levels/level.h"
 
 namespace minigpt4::cpu {
-
-// Rows that are multiplied in one go: a multiple of every level's tile, so that sums and the activations of one chain
-// stay in a core's level 2 cache, and many enough that reading the weights once for them is cheap.
-inline constexpr int kRowsAtOnce = 288;
 
 /// How a product is cut: into pieces of at most `groups` groups and `tiles` tiles.
 struct Cut {

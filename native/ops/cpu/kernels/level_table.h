@@ -34,7 +34,7 @@
 namespace minigpt4::cpu::MINIGPT4_LEVEL {
 
 static_assert(kRows <= kMostTileRows && kQuantizedRows <= kMostTileRows);
-static_assert(kGradientQueries % kRows == 0);
+static_assert(kRowsAtOnce % kRows == 0 && kRowsAtOnce % kQuantizedRows == 0 && kGradientQueries % kRows == 0);
 
 constexpr Level table(const char* name) {
   return {.name = name,

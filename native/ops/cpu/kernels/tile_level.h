@@ -12,6 +12,8 @@
 
 namespace minigpt4::cpu::MINIGPT4_LEVEL {
 
+static_assert(kRowsAtOnce % kTileRows == 0);
+
 constexpr Level tile_table(const char* name) {
   Level level = table(name);
   level.product_rows = kTileRows;

@@ -16,6 +16,9 @@ inline constexpr int kGroup = 16;
 /// A float dot product is a chain of fused multiply-adds over this many values from zero; the chains' sums are added
 /// in order. Long enough for registers to pay, short enough for the rounding error to stay that of a short sum.
 inline constexpr int kChain = 256;
+/// Rows that are multiplied in one go: a multiple of every level's tile, so that sums and the activations of one chain
+/// stay in a core's level 2 cache, and many enough that reading the weights once for them is cheap.
+inline constexpr int kRowsAtOnce = 288;
 /// The largest `float_rows`, `product_rows` and `quantized_rows` of any level.
 inline constexpr int kMostTileRows = 16;
 
