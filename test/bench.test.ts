@@ -12,7 +12,7 @@ import { parseModels, planGroups, type Scope } from '../lib/bench/plan.js';
 import { betterLimits, recordText, timesOf, type BenchRecord, type Limits, type Result } from '../lib/bench/record.js';
 import { planLlm, planVision, plannedTensors, VISIONS, writeSynthetic } from '../lib/bench/synthetic.js';
 import { markdownOf, textOf } from '../lib/bench/table.js';
-import { nameOf } from '../lib/bench/test.js';
+import { nameOf } from '../lib/bench/measured-test.js';
 import { newestRecord, withTables } from '../scripts/bench-table.js';
 import { read } from './checkout.js';
 import { minigpt4 } from './command.js';

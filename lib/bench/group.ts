@@ -22,7 +22,7 @@ import {
 } from './record.js';
 import type { Wish } from './serve.js';
 import { VISIONS } from './synthetic.js';
-import { doneBy, middle, nameOf, rounded, type Test } from './test.js';
+import { doneBy, middle, nameOf, rounded, type Test } from './measured-test.js';
 
 /** What all groups of a run share. */
 export interface Session {

@@ -4,7 +4,7 @@ import { addon, type NativeLoadOptions, type NativeModel, type NativeModelInfo }
 import { MiniGptError } from '../errors.js';
 import { generateGreedy } from '../generate.js';
 import { bytesPerToken } from './operations.js';
-import { middle, someIds } from './test.js';
+import { middle, someIds } from './measured-test.js';
 
 /** One measured thing: all times in ms, and what the median means. */
 export interface Measurement {

@@ -4,7 +4,7 @@ import { join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { MiniGptError } from '../errors.js';
 import { notAsked, serve } from './serve.js';
-import { someIds, type Test } from './test.js';
+import { someIds, type Test } from './measured-test.js';
 
 /** The part of node-llama-cpp that is used here. */
 interface Library {

@@ -16,7 +16,7 @@ import {
   type FileType,
   type SyntheticFile,
 } from './synthetic.js';
-import type { Test } from './test.js';
+import type { Test } from './measured-test.js';
 
 /** Which files are asked for: sizes of synthetic.ts with their types. */
 export interface Asked {

@@ -3,7 +3,7 @@ import type { NativeMachineRates } from '../addon.js';
 import type { describeMachine } from './machine.js';
 import { DISTURBED_SHARE } from './machine.js';
 import type { Run } from './measured-process.js';
-import { middle, rounded } from './test.js';
+import { middle, rounded } from './measured-test.js';
 
 /** Of several runs: times, and the shares of their time that the threads did not get. */
 export interface Times {
