@@ -61,6 +61,8 @@ export interface BusyResult extends Subject {
   busyPerSecond: number;
   share: number;
   runs: number;
+  /** Of the quiet runs as of any other; of the busy ones only what the host kept, as their threads are meant to wait. */
+  disturbed: boolean;
 }
 
 export interface Loading extends Subject {
