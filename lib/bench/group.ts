@@ -71,10 +71,11 @@ export async function measureGroup(group: Group, session: Session): Promise<void
     );
     if (one) ready.push(one);
   }
+  let waiting: Ready[] = [];
   for (const one of ready) {
-    if (one.participant.loads) await attempt(session, one.title, one.participant, () => measureLoading(one, session));
+    const loaded = async (): Promise<boolean> => (await measureLoading(one, session), true);
+    if (!one.participant.loads || (await attempt(session, one.title, one.participant, loaded))) waiting.push(one);
   }
-  let waiting = ready;
   for (let round = 1; waiting.length > 0; round++) waiting = await measureTogether(waiting, round, session);
 }
 
