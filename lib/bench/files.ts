@@ -3,7 +3,8 @@ import { constants, existsSync, statSync } from 'node:fs';
 import { access, mkdtemp, rm, statfs } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { folderError, makeFolders } from '../formats/make-folders.js';
+import { MiniGptError } from '../errors.js';
+import { makeFolders } from '../formats/make-folders.js';
 
 /** Something to be written. */
 export interface PlannedFile {
@@ -45,8 +46,8 @@ export class SyntheticFiles {
     if (folder === undefined)
       return new SyntheticFiles(await mkdtemp(join(tmpdir(), 'minigpt4-bench-')), false, tell, signal);
     await makeFolders(folder);
-    await access(folder, constants.W_OK).catch((error: unknown) => {
-      throw folderError(folder, error);
+    await access(folder, constants.W_OK).catch((cause: Error) => {
+      throw new MiniGptError('ERR_FILE_READ', `the folder ${folder} cannot be written: ${cause.message}`, { cause });
     });
     return new SyntheticFiles(resolve(folder), true, tell, signal);
   }

@@ -51,7 +51,7 @@ reading a prompt of N tokens (ppN), writing N tokens (tgN), eight conversations 
     .option('--quick', '65m and 1.1b alone, with fewer repeats: a few minutes')
     .option('--level <list>', "the CPU's instruction set levels, the first with everything (default: all but scalar)")
     .option('--peers', 'beside them node-llama-cpp and onnxruntime-node, which npm installs into a folder of their own')
-    .option('--peer-folder <folder>', "that folder (default: in the user's folder for caches)")
+    .option('--peer-folder <folder>', "where they get that folder (default: in the user's folder for caches)")
     .option('--busy', 'also with one core kept busy by another process')
     .option('--folder <folder>', 'where synthetic files are written and stay (default: a temporary folder)')
     .option('--out <path>', 'write the record there: a JSON file, or a folder that gets one')
@@ -117,7 +117,7 @@ function levelsOf(flags: Flags, known: string[]): string[] {
 }
 
 async function benchSuite(flags: Flags): Promise<void> {
-  const [{ addon }, { ALL_MODELS, QUICK_MODELS, parseModels }, { runSuite }, { defaultPeerFolder }] = await Promise.all(
+  const [{ addon }, { ALL_MODELS, QUICK_MODELS, parseModels }, { runSuite }, { peerFolderIn }] = await Promise.all(
     [import('../addon.js'), import('../bench/plan.js'), import('../bench/suite.js'), import('../bench/peers.js')],
   );
   const quick = flags.quick === true;
@@ -132,7 +132,7 @@ async function benchSuite(flags: Flags): Promise<void> {
       peers: flags.peers === true,
       busy: flags.busy === true,
       repeat: flags.repeat ?? REPEAT[quick ? 'quick' : 'full'],
-      peerFolder: flags.peerFolder ?? defaultPeerFolder(),
+      peerFolder: peerFolderIn(flags.peerFolder),
       ...(flags.folder === undefined ? {} : { folder: flags.folder }),
     });
     if (flags.out !== undefined) {
