@@ -2,11 +2,12 @@
 import { constants, existsSync, statSync } from 'node:fs';
 import { access, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
-import { basename, dirname, join, resolve } from 'node:path';
+import { basename, dirname, join, resolve, sep } from 'node:path';
 import type { Command } from 'commander';
 import type { NativeLoadOptions } from '../addon.js';
 import type { ModelReport } from '../bench/one-model.js';
-import { MiniGptError } from '../errors.js';
+import { MiniGptError, toMiniGptError } from '../errors.js';
+import { makeFolders } from '../formats/make-folders.js';
 import { checkLoad } from '../load-options.js';
 import { nearest } from '../nearest.js';
 import {
@@ -135,15 +136,15 @@ async function benchSuite(flags: Flags): Promise<void> {
       peerFolder: peerFolderIn(flags.peerFolder),
       ...(flags.folder === undefined ? {} : { folder: flags.folder }),
     });
+    const { textOf } = await import('../bench/table.js');
+    process.stdout.write(flags.json ? jsonLine(record) : textOf(record));
+    if (failed) process.exitCode = exitCodes.failed;
     if (flags.out !== undefined) {
       const { recordText } = await import('../bench/record.js');
       const path = recordPath(flags.out, record.date);
       await writeFile(path, recordText(record));
       say(`record: ${path}`);
     }
-    const { textOf } = await import('../bench/table.js');
-    process.stdout.write(flags.json ? jsonLine(record) : textOf(record));
-    if (failed) process.exitCode = exitCodes.failed;
   } catch (error) {
     if (!signal.aborted) throw error;
     process.exitCode = exitCodes.interrupted;
@@ -151,13 +152,15 @@ async function benchSuite(flags: Flags): Promise<void> {
   }
 }
 
-/** A record that cannot be written is found out before half an hour of measuring. */
+/** A record that cannot be written is found out before half an hour of measuring. What is named like a folder becomes one. */
 async function checkPlace(out: string): Promise<void> {
-  const folder = isFolder(out) ? out : dirname(resolve(out));
-  await access(folder, constants.W_OK).catch((error: Error) => {
+  if (out === '') throw wrong('--out', 'a file or a folder, found no name');
+  if (out.endsWith('/') || out.endsWith(sep)) await makeFolders(out);
+  const place = existsSync(out) ? out : dirname(resolve(out));
+  await access(place, constants.W_OK).catch((error: Error) => {
     throw new MiniGptError(
-      'ERR_FILE_NOT_FOUND',
-      `--out: expected a file in a folder that can be written, found ${folder}: ${error.message}`,
+      toMiniGptError(error).code,
+      `--out: expected a file or a folder that can be written, found ${place}: ${error.message}`,
       { cause: error },
     );
   });
