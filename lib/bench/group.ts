@@ -23,7 +23,7 @@ import {
 } from './record.js';
 import type { Wish } from './serve.js';
 import { VISIONS } from './synthetic.js';
-import { doneBy, middle, nameOf, rounded, type Test } from './measured-test.js';
+import { doneBy, middle, nameOf, rounded, significant, type Test } from './measured-test.js';
 
 /** What all groups of a run share. */
 export interface Session {
@@ -274,7 +274,7 @@ function resultOf(
   if (test.kind === 'generate' || test.kind === 'chats') {
     const steps = test.kind === 'chats' ? perSecond / test.chats : perSecond;
     const rate = (steps * bytesPerToken(participant.tensors)) / 1e9;
-    result.gigabytesPerSecond = rounded(rate, 2);
+    result.gigabytesPerSecond = significant(rate);
     result.limit = 'read';
   } else if (test.kind !== 'firstToken') {
     const operations =
@@ -282,7 +282,7 @@ function resultOf(
         ? promptOperations(participant.tensors, test.count)
         : encodingOperations(participant.tensors);
     const rate = operations / times.medianMs / 1e9;
-    result.teraflops = rounded(rate, 4);
+    result.teraflops = significant(rate);
     const [withTiles, without] = participant.limits;
     result.limit = limitsFor(subject, limits)?.[withTiles] ? withTiles : without;
   }
