@@ -39,6 +39,10 @@ export class Neighbour {
     }
   }
 
+  get pid(): number {
+    return this.#child.pid!;
+  }
+
   end(): void {
     this.#child.kill('SIGKILL');
   }
