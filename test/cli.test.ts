@@ -110,6 +110,8 @@ const wrong: [string[], RegExp][] = [
   ],
   [['bench', '--models', ''], /--models: expected some of .*, found ""/],
   [['bench', '--level', 'scaler'], /--level: expected some of scalar.*found "scaler" \(did you mean scalar\?\)/],
+  [['bench', '--model', 'a.gguf', '--level', 'avx2,amx'], /--level: expected one level .*, found "avx2,amx"/],
+  [['bench', '--out', ''], /bench: option --out: expected a file or a folder, found no name/],
   [['bench', '--peer-folder', 'a'], /--peer-folder: expected --peers beside it/],
   [['bench', '--threads', '0'], /option --threads: expected a whole number from 1 to 1024, found 0/],
   [['chat', 'a.jpg'], /too many arguments/],
@@ -176,7 +178,17 @@ cli('a port that is taken ends a run before anything is loaded or made', async (
 cli('a record that has no place ends a benchmark before it begins', async () => {
   const { code, stderr } = await minigpt4(['bench', '--models', 'tiny', '--out', join(folder, 'none', 'bench.json')]);
   assert.is(code, 1, stderr);
-  assert.match(stderr, /^minigpt4: --out: expected a file in a folder that can be written, found .*none/);
+  assert.match(stderr, /^minigpt4: --out: expected a file or a folder that can be written, found .*none/);
+  writeFileSync(join(folder, 'a-file'), '');
+  const inFile = await minigpt4(['bench', '--models', 'tiny', '--out', join(folder, 'a-file', '/')]);
+  assert.is(inFile.code, 1, inFile.stderr);
+  assert.match(inFile.stderr, /^minigpt4: the folder .*a-file\/ cannot be made: .*/);
+});
+
+cli('a level that MINIGPT4_CPU_LEVEL names wrongly is told by that name', async () => {
+  const { code, stderr } = await minigpt4(['bench', '--models', 'tiny'], { env: { MINIGPT4_CPU_LEVEL: 'avx3' } });
+  assert.is(code, 2, stderr);
+  assert.match(stderr, /MINIGPT4_CPU_LEVEL: expected one of scalar.*, found "avx3"/);
 });
 
 cli('pictures that are not there make no folder', async () => {

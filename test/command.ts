@@ -14,6 +14,8 @@ export interface RunOptions {
   input?: string | Uint8Array;
   env?: Record<string, string>;
   cwd?: string;
+  /** Milliseconds after which it counts as hanging; left out: two minutes. */
+  limitMs?: number;
   /** Told what stdout has so far; may end or signal the process. */
   onOutput?: (stdout: string, child: ReturnType<typeof spawn>) => void;
 }
@@ -38,7 +40,7 @@ function run(words: string[], options: RunOptions): Promise<Ended> {
     child.stdin.on('error', () => {}); // it may end before it has read everything
     child.stdin.end(options.input ?? '');
     // a process that hangs is killed, and fails its test by its signal
-    const limit = setTimeout(() => child.kill('SIGKILL'), 120_000);
+    const limit = setTimeout(() => child.kill('SIGKILL'), options.limitMs ?? 120_000);
     child.on('error', reject);
     child.on('close', (code, signal) => {
       clearTimeout(limit);

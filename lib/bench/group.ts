@@ -11,6 +11,7 @@ import { bytesPerToken, encodingOperations, promptOperations } from './operation
 import { CONTEXT_LENGTH, type Group, type Participant } from './plan.js';
 import {
   LIMIT_NAMES,
+  isDisturbed,
   limitsFor,
   sameSubject,
   setShare,
@@ -22,7 +23,7 @@ import {
 } from './record.js';
 import type { Wish } from './serve.js';
 import { VISIONS } from './synthetic.js';
-import { doneBy, middle, nameOf, rounded, type Test } from './test.js';
+import { doneBy, middle, nameOf, rounded, significant, type Test } from './measured-test.js';
 
 /** What all groups of a run share. */
 export interface Session {
@@ -70,10 +71,11 @@ export async function measureGroup(group: Group, session: Session): Promise<void
     );
     if (one) ready.push(one);
   }
+  let waiting: Ready[] = [];
   for (const one of ready) {
-    if (one.participant.loads) await attempt(session, one.title, one.participant, () => measureLoading(one, session));
+    const loaded = async (): Promise<boolean> => (await measureLoading(one, session), true);
+    if (!one.participant.loads || (await attempt(session, one.title, one.participant, loaded))) waiting.push(one);
   }
-  let waiting = ready;
   for (let round = 1; waiting.length > 0; round++) waiting = await measureTogether(waiting, round, session);
 }
 
@@ -86,13 +88,15 @@ async function attempt<T>(
   title: string,
   { program }: Participant,
   what: () => Promise<T>,
+  doing?: string,
 ): Promise<T | undefined> {
   try {
     return await what();
   } catch (error) {
     if (session.signal.aborted) throw error;
     const message = error instanceof Error ? error.message : String(error);
-    const line = message.startsWith(title) ? message : `${title}: ${message}`;
+    const rest = message.startsWith(title) ? message.slice(title.length) : `: ${message}`;
+    const line = (doing === undefined ? title : `${title}, ${doing}`) + rest;
     if (program === 'minigpt4' && !(error instanceof DoesNotFit)) session.failed = true;
     session.record.skipped.push(line);
     session.tell(`left out: ${line}`);
@@ -212,8 +216,9 @@ async function once<T>(
   running: Set<Started>,
   session: Session,
   what: () => Promise<T>,
+  doing?: string,
 ): Promise<T | undefined> {
-  const value = await attempt(session, one.title, one.participant, what);
+  const value = await attempt(session, one.title, one.participant, what, doing);
   if (value === undefined) {
     running.delete(one);
     await one.process.close();
@@ -269,7 +274,7 @@ function resultOf(
   if (test.kind === 'generate' || test.kind === 'chats') {
     const steps = test.kind === 'chats' ? perSecond / test.chats : perSecond;
     const rate = (steps * bytesPerToken(participant.tensors)) / 1e9;
-    result.gigabytesPerSecond = rounded(rate, 2);
+    result.gigabytesPerSecond = significant(rate);
     result.limit = 'read';
   } else if (test.kind !== 'firstToken') {
     const operations =
@@ -277,7 +282,7 @@ function resultOf(
         ? promptOperations(participant.tensors, test.count)
         : encodingOperations(participant.tensors);
     const rate = operations / times.medianMs / 1e9;
-    result.teraflops = rounded(rate, 4);
+    result.teraflops = significant(rate);
     const [withTiles, without] = participant.limits;
     result.limit = limitsFor(subject, limits)?.[withTiles] ? withTiles : without;
   }
@@ -293,11 +298,26 @@ function toldResult({ test, medianMs, perSecond, unit, shareOfLimit, limit, dist
   );
 }
 
+/** Without it nothing is measured busy; the rest of the run goes on. */
+async function startNeighbour(session: Session): Promise<Neighbour | undefined> {
+  try {
+    return await Neighbour.start();
+  } catch (error) {
+    if (session.signal.aborted) throw error;
+    const line = `with one core kept busy: ${(error as Error).message}`;
+    session.failed = true;
+    session.record.skipped.push(line);
+    session.tell(`left out: ${line}`);
+    return undefined;
+  }
+}
+
 /** Quiet and busy in turn, so that the machine's own changes are in both. */
 async function measureBusy(running: Set<Started>, session: Session): Promise<void> {
   const wanted = [...running].filter(({ participant }) => participant.busyTests.length > 0);
   if (wanted.length === 0) return;
-  const neighbour = new Neighbour();
+  const neighbour = await startNeighbour(session);
+  if (!neighbour) return;
   try {
     for (const one of wanted) {
       for (const test of one.participant.busyTests) {
@@ -305,10 +325,11 @@ async function measureBusy(running: Set<Started>, session: Session): Promise<voi
         const began = performance.now();
         for (let turn = 1; turn <= BUSY_TURNS && running.has(one); turn++) {
           if (performance.now() - began > PATIENCE_MS) break; // one turn tells that a program collapses
-          const runs = await once(one, running, session, async () => [
+          const both = async (): Promise<Run[]> => [
             await one.process.run(test, turn, BUSY_LIMIT_MS),
             await neighbour.busy(() => one.process.run(test, turn + BUSY_TURNS, BUSY_LIMIT_MS)),
-          ]);
+          ];
+          const runs = await once(one, running, session, both, `${nameOf(test)} with one core kept busy`);
           if (runs) [quiet, busy].forEach((all, i) => all.push(runs[i]!));
         }
         if (!running.has(one)) break;
@@ -316,9 +337,18 @@ async function measureBusy(running: Set<Started>, session: Session): Promise<voi
           rounded((doneBy(test).count / middle(runs.map(({ ms }) => ms))) * 1000, 3);
         const result = { quietPerSecond: rate(quiet), busyPerSecond: rate(busy) };
         const share = rounded(result.busyPerSecond / result.quietPerSecond, 3);
-        session.record.busy.push({ ...one.subject, test: nameOf(test), ...result, share, runs: busy.length });
+        const disturbed = timesOf(quiet).disturbed || isDisturbed(timesOf(busy).stolenShare);
+        session.record.busy.push({
+          ...one.subject,
+          test: nameOf(test),
+          ...result,
+          share,
+          runs: busy.length,
+          disturbed,
+        });
         session.tell(
-          `${one.title}: ${nameOf(test)} with one core kept busy: ${(100 * share).toFixed(0)} % of the rate without`,
+          `${one.title}: ${nameOf(test)} with one core kept busy: ${(100 * share).toFixed(0)} % of the rate without` +
+            (disturbed ? ' (disturbed)' : ''),
         );
       }
     }

@@ -33,15 +33,25 @@ type Threads = Map<string, { on: number; waited: number }>;
 
 export function threadTimes(process: number | 'self' = 'self'): Threads {
   const threads: Threads = new Map();
-  try {
-    for (const id of readdirSync(`/proc/${process}/task`)) {
-      const [on, waited] = readFileSync(`/proc/${process}/task/${id}/schedstat`, 'utf8').split(' ').map(Number);
+  const folder = `/proc/${process}/task`;
+  for (const id of namesIn(folder)) {
+    try {
+      const [on, waited] = readFileSync(`${folder}/${id}/schedstat`, 'utf8').split(' ').map(Number);
       threads.set(id, { on: on!, waited: waited! });
+    } catch {
+      // this thread ended meanwhile; the others did not
     }
-  } catch {
-    // a thread that ended meanwhile, or another system: what is known so far
   }
   return threads;
+}
+
+/** None where there is no such folder: another system, or the process ended. */
+function namesIn(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch {
+    return [];
+  }
 }
 
 /** What the threads of a process did in some time. */
@@ -117,7 +127,8 @@ function compilerOf(path: string): string {
 /** The checkout's commit; a package that is installed somewhere has none, whatever repository it lies in. */
 function commit(): string {
   if (!existsSync(join(packageRoot, '.git'))) return 'none';
-  const git = (...words: string[]) => execFileSync('git', words, { cwd: packageRoot, encoding: 'utf8' }).trim();
+  const git = (...words: string[]) =>
+    execFileSync('git', words, { cwd: packageRoot, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
   try {
     const changed = git('status', '--porcelain', '--', 'native', 'lib', 'CMakeLists.txt') !== '';
     return git('rev-parse', '--short', 'HEAD') + (changed ? ' with changes' : '');

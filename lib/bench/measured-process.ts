@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { abortedError, MiniGptError, toMiniGptError } from '../errors.js';
 import { memoryNow, stolenShare, threadTimes, threadUse, ticksNow, type Memory } from './machine.js';
 import type { Answer, Question, Wish } from './serve.js';
-import type { Test } from './test.js';
+import type { Test } from './measured-test.js';
 
 /** One run of something, and the shares of the time that its threads did not get: waiting for a core, and kept by the host. */
 export interface Run {

@@ -4,7 +4,7 @@ import { addon, type NativeLoadOptions, type NativeModel, type NativeModelInfo }
 import { MiniGptError } from '../errors.js';
 import { generateGreedy } from '../generate.js';
 import { bytesPerToken } from './operations.js';
-import { middle, someIds } from './test.js';
+import { middle, someIds } from './measured-test.js';
 
 /** One measured thing: all times in ms, and what the median means. */
 export interface Measurement {
@@ -96,10 +96,11 @@ function fitted(prompt: Count, generate: Count, room: number): { prompt: number;
 
 export const onCpu = (device: string): boolean => /^cpu\b/.test(device);
 
-/** Bytes in the GPU's memory and in the machine's. Beside a GPU, the report marks what the CPU holds. */
+/** Bytes in the GPU's memory and in the machine's. Beside a GPU, the report marks what the CPU holds; pages of a file are the machine's anywhere. */
 function memoryOf({ device, memory }: NativeModelInfo): { gpu: number; host: number } {
   const sum = { gpu: 0, host: 0 };
-  for (const { owner, bytes } of memory) sum[onCpu(device) || owner.endsWith(' (CPU)') ? 'host' : 'gpu'] += bytes;
+  for (const { owner, bytes } of memory)
+    sum[onCpu(device) || / \((?:CPU|mapped)\)$/.test(owner) ? 'host' : 'gpu'] += bytes;
   return sum;
 }
 

@@ -5,7 +5,7 @@ import { MiniGptError } from '../errors.js';
 import { generateGreedy } from '../generate.js';
 import { readPicture } from '../image.js';
 import { serve } from './serve.js';
-import { someIds, type Test } from './test.js';
+import { someIds, type Test } from './measured-test.js';
 
 /** Tokens around the picture when the real vocabulary cuts "Describe this image in detail." in Vicuna's template. */
 const BEFORE_PICTURE = 42;

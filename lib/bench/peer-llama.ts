@@ -4,7 +4,7 @@ import { join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { MiniGptError } from '../errors.js';
 import { notAsked, serve } from './serve.js';
-import { someIds, type Test } from './test.js';
+import { someIds, type Test } from './measured-test.js';
 
 /** The part of node-llama-cpp that is used here. */
 interface Library {
@@ -27,15 +27,17 @@ const BATCH = 512;
 let sequence: Sequence | undefined;
 
 async function generated(of: Sequence, count: number, turn: number): Promise<number> {
-  let first = NaN;
+  let [first, last] = [NaN, NaN];
   let tokens = 0;
   const options = { temperature: 0, yieldEogToken: true };
   for await (const _ of of.evaluate(someIds(1, VOCABULARY, turn), options)) {
     if (tokens === 0) first = performance.now(); // the first token comes from the prompt's own pass
-    if (tokens++ === count) break;
+    if (tokens++ < count) continue;
+    last = performance.now(); // here, as leaving the loop ends the generator, which no token needs
+    break;
   }
   if (tokens <= count) throw new MiniGptError('ERR_INTERNAL', `expected ${count + 1} tokens, found ${tokens}`);
-  return performance.now() - first;
+  return last - first;
 }
 
 async function run(test: Test, turn: number): Promise<number> {

@@ -16,7 +16,7 @@ import {
   type FileType,
   type SyntheticFile,
 } from './synthetic.js';
-import type { Test } from './test.js';
+import type { Test } from './measured-test.js';
 
 /** Which files are asked for: sizes of synthetic.ts with their types. */
 export interface Asked {
@@ -90,8 +90,9 @@ export function parseModels(list: string, option: string): Asked[] {
     );
   };
   for (const entry of list.split(',')) {
-    const [size = '', type] = entry.trim().split(':');
+    const [size = '', ...rest] = entry.trim().split(':');
     check(sizes, size);
+    const type = rest.length > 0 ? rest.join(':') : undefined;
     if (type !== undefined) check(typesOf(size), type);
     asked.set(size, [...(asked.get(size) ?? []), ...(type === undefined ? typesOf(size) : [type])]);
   }
@@ -222,7 +223,10 @@ export function planGroups(scope: Scope): Group[] {
   const llms = scope.models.filter(({ size }) => !isVision(size));
   const visions = scope.models.filter(({ size }) => isVision(size));
   const groups = visions.map(({ size, types }) => visionGroup(size, types as TypeName[], scope));
-  const largest = llms.filter(({ types }) => types.includes('q4_0')).at(-1);
+  const bytesOf = (size: string): number => llmFile(size, 'q4_0').bytes;
+  const [largest] = llms
+    .filter(({ types }) => types.includes('q4_0'))
+    .sort((one, other) => bytesOf(other.size) - bytesOf(one.size));
   for (const { size, types } of llms) {
     for (const type of types) {
       groups.push(llmGroup(size, type as FileType, scope));

@@ -3,7 +3,7 @@ import type { NativeMachineRates } from '../addon.js';
 import type { describeMachine } from './machine.js';
 import { DISTURBED_SHARE } from './machine.js';
 import type { Run } from './measured-process.js';
-import { middle, rounded } from './test.js';
+import { middle, rounded, significant } from './measured-test.js';
 
 /** Of several runs: times, and the shares of their time that the threads did not get. */
 export interface Times {
@@ -61,6 +61,8 @@ export interface BusyResult extends Subject {
   busyPerSecond: number;
   share: number;
   runs: number;
+  /** Of the quiet runs as of any other; of the busy ones only what the host kept, as their threads are meant to wait. */
+  disturbed: boolean;
 }
 
 export interface Loading extends Subject {
@@ -123,8 +125,8 @@ export const isDisturbed = (share: number | undefined): boolean => (share ?? 0) 
 
 export function limitsOf(rates: NativeMachineRates): Limits {
   const scaled = (rate: { best: number; median: number }, unit: number) => ({
-    best: rounded(rate.best / unit, 3),
-    median: rounded(rate.median / unit, 3),
+    best: significant(rate.best / unit),
+    median: significant(rate.median / unit),
   });
   return {
     level: rates.level,
@@ -165,22 +167,31 @@ export const betterLimits = (before: Limits, after: Limits): Limits => {
 export const sameSubject = (a: Subject, b: Subject): boolean =>
   a.model === b.model && a.type === b.type && a.program === b.program && a.level === b.level && a.threads === b.threads;
 
+/** Of the repository's format check. */
+const PRINT_WIDTH = 120;
+
 /** JSON as the repository's format check accepts it: an object's properties a line each, plain values of an array in one line. */
 export function recordText(record: object): string {
-  const text = (value: unknown, indent: string): string => {
+  /** `beside`: characters before the value in its line, and a comma after it. */
+  const text = (value: unknown, indent: string, beside: number): string => {
     if (typeof value !== 'object' || value === null) return JSON.stringify(value);
     const inner = `${indent}  `;
     if (Array.isArray(value)) {
       if (value.length === 0) return '[]';
-      const parts = value.map((each) => text(each, inner));
+      const parts = value.map((each) => text(each, inner, inner.length + 1));
       const line = `[${parts.join(', ')}]`;
       const plain = value.every((each) => typeof each !== 'object');
-      return plain && inner.length + line.length < 100 ? line : `[\n${inner}${parts.join(`,\n${inner}`)}\n${indent}]`;
+      return plain && beside + line.length <= PRINT_WIDTH
+        ? line
+        : `[\n${inner}${parts.join(`,\n${inner}`)}\n${indent}]`;
     }
     const entries = Object.entries(value).filter(([, each]) => each !== undefined);
     if (entries.length === 0) return '{}';
-    const lines = entries.map(([key, each]) => `${inner}${JSON.stringify(key)}: ${text(each, inner)}`);
+    const lines = entries.map(([key, each], i) => {
+      const start = `${inner}${JSON.stringify(key)}: `;
+      return start + text(each, inner, start.length + (i < entries.length - 1 ? 1 : 0));
+    });
     return `{\n${lines.join(',\n')}\n${indent}}`;
   };
-  return `${text(record, '')}\n`;
+  return `${text(record, '', 0)}\n`;
 }

@@ -1,6 +1,6 @@
 // A process that is measured: it does what its parent asks (measured-process.ts), one thing at a time, and ends with it.
 import { MiniGptError } from '../errors.js';
-import type { Test } from './test.js';
+import type { Test } from './measured-test.js';
 
 /** What is loaded. Files that a program has no use for are left out. */
 export interface Wish {

@@ -156,7 +156,7 @@ function busyTable({ busy, ...record }: BenchRecord): Table {
       whoOf(result, { busy, ...record }),
       result.test,
       significant(result.quietPerSecond),
-      `${significant(result.busyPerSecond)} · ${percent(result.share)}`,
+      `${significant(result.busyPerSecond)}${marked(result.disturbed)} · ${percent(result.share)}`,
     ]),
   };
 }
@@ -182,8 +182,8 @@ const tablesOf = (record: BenchRecord): Table[] =>
     .map((make) => make(record))
     .filter(({ rows }) => rows.length > 0);
 
-const isDisturbed = ({ limits, results, loads }: BenchRecord): boolean =>
-  [...limits, ...results, ...loads.flatMap(({ warm, cold }) => (cold ? [warm, cold] : [warm]))].some(
+const isDisturbed = ({ limits, results, loads, busy }: BenchRecord): boolean =>
+  [...limits, ...results, ...busy, ...loads.flatMap(({ warm, cold }) => (cold ? [warm, cold] : [warm]))].some(
     ({ disturbed }) => disturbed,
   );
 

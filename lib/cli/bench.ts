@@ -2,11 +2,12 @@
 import { constants, existsSync, statSync } from 'node:fs';
 import { access, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
-import { basename, dirname, join, resolve } from 'node:path';
+import { basename, dirname, join, resolve, sep } from 'node:path';
 import type { Command } from 'commander';
 import type { NativeLoadOptions } from '../addon.js';
 import type { ModelReport } from '../bench/one-model.js';
-import { MiniGptError } from '../errors.js';
+import { MiniGptError, toMiniGptError } from '../errors.js';
+import { makeFolders } from '../formats/make-folders.js';
 import { checkLoad } from '../load-options.js';
 import { nearest } from '../nearest.js';
 import {
@@ -44,14 +45,18 @@ export function register(program: Command): void {
     .description(
       `Measures what this machine can do at most (memory, multiply-adds, int8 products), then models of real sizes with random weights on it:
 reading a prompt of N tokens (ppN), writing N tokens (tgN), eight conversations at once, encoding a picture (enc), loading, memory. With
---model or --llm: that model alone. A full run takes up to half an hour, 12 GB of disk and as much memory; what does not fit is left out.`,
+--model or --llm: that model alone. A full run takes up to half an hour, 12 GB of disk and as much memory, with --peers 16 GB; what does not fit
+is left out.`,
     );
-  addModelFlags(command)
+  addModelFlags(command, 'bundle or vision file to measure (default: none; MINIGPT4_MODEL does not count)')
     .option('--models <list>', 'synthetic models: 65m, 1.1b, 7b, 13b, vit-g, also as 7b:q4_0 (default: all but 13b)')
     .option('--quick', '65m and 1.1b alone, with fewer repeats: a few minutes')
-    .option('--level <list>', "the CPU's instruction set levels, the first with everything (default: all but scalar)")
+    .option(
+      '--level <list>',
+      "the CPU's instruction set levels, the first with everything (default: all but scalar; --quick or one's own model: the best)",
+    )
     .option('--peers', 'beside them node-llama-cpp and onnxruntime-node, which npm installs into a folder of their own')
-    .option('--peer-folder <folder>', "that folder (default: in the user's folder for caches)")
+    .option('--peer-folder <folder>', "where they get that folder (default: in the user's folder for caches)")
     .option('--busy', 'also with one core kept busy by another process')
     .option('--folder <folder>', 'where synthetic files are written and stay (default: a temporary folder)')
     .option('--out <path>', 'write the record there: a JSON file, or a folder that gets one')
@@ -91,6 +96,8 @@ async function bench(flags: Flags, command: Command): Promise<void> {
     const beside = own ? 'synthetic models, found --model or --llm beside it' : '--model or --llm beside it';
     throw wrong(flagOf(name), beside);
   }
+  if (own && flags.level?.includes(','))
+    throw wrong('--level', `one level for one's own model, found "${flags.level}"`);
   if (flags.peerFolder !== undefined && !flags.peers) throw wrong('--peer-folder', '--peers beside it');
   await (own ? benchModel(flags, given) : benchSuite(flags));
 }
@@ -101,6 +108,10 @@ async function bench(flags: Flags, command: Command): Promise<void> {
 function levelsOf(flags: Flags, known: string[]): string[] {
   if (flags.level === undefined) {
     const main = process.env['MINIGPT4_CPU_LEVEL'] || known.at(-1)!;
+    if (!known.includes(main)) {
+      const expected = `one of ${known.join(', ')}, which this machine has`;
+      throw new MiniGptError('ERR_ARGUMENT', `bench: MINIGPT4_CPU_LEVEL: expected ${expected}, found "${main}"`);
+    }
     const others = known.filter((level) => level !== main && level !== 'scalar').reverse();
     return [main, ...(flags.quick ? [] : others)];
   }
@@ -117,9 +128,12 @@ function levelsOf(flags: Flags, known: string[]): string[] {
 }
 
 async function benchSuite(flags: Flags): Promise<void> {
-  const [{ addon }, { ALL_MODELS, QUICK_MODELS, parseModels }, { runSuite }, { defaultPeerFolder }] = await Promise.all(
-    [import('../addon.js'), import('../bench/plan.js'), import('../bench/suite.js'), import('../bench/peers.js')],
-  );
+  const [{ addon }, { ALL_MODELS, QUICK_MODELS, parseModels }, { runSuite }, { peerFolderIn }] = await Promise.all([
+    import('../addon.js'),
+    import('../bench/plan.js'),
+    import('../bench/suite.js'),
+    import('../bench/peers.js'),
+  ]);
   const quick = flags.quick === true;
   const models = parseModels(flags.models ?? (quick ? QUICK_MODELS : ALL_MODELS), '--models');
   const levels = levelsOf(flags, addon.cpuLevels());
@@ -132,18 +146,18 @@ async function benchSuite(flags: Flags): Promise<void> {
       peers: flags.peers === true,
       busy: flags.busy === true,
       repeat: flags.repeat ?? REPEAT[quick ? 'quick' : 'full'],
-      peerFolder: flags.peerFolder ?? defaultPeerFolder(),
+      peerFolder: peerFolderIn(flags.peerFolder),
       ...(flags.folder === undefined ? {} : { folder: flags.folder }),
     });
+    const { textOf } = await import('../bench/table.js');
+    process.stdout.write(flags.json ? jsonLine(record) : textOf(record));
+    if (failed) process.exitCode = exitCodes.failed;
     if (flags.out !== undefined) {
       const { recordText } = await import('../bench/record.js');
       const path = recordPath(flags.out, record.date);
       await writeFile(path, recordText(record));
       say(`record: ${path}`);
     }
-    const { textOf } = await import('../bench/table.js');
-    process.stdout.write(flags.json ? jsonLine(record) : textOf(record));
-    if (failed) process.exitCode = exitCodes.failed;
   } catch (error) {
     if (!signal.aborted) throw error;
     process.exitCode = exitCodes.interrupted;
@@ -151,13 +165,15 @@ async function benchSuite(flags: Flags): Promise<void> {
   }
 }
 
-/** A record that cannot be written is found out before half an hour of measuring. */
+/** A record that cannot be written is found out before half an hour of measuring. What is named like a folder becomes one. */
 async function checkPlace(out: string): Promise<void> {
-  const folder = isFolder(out) ? out : dirname(resolve(out));
-  await access(folder, constants.W_OK).catch((error: Error) => {
+  if (out === '') throw wrong('--out', 'a file or a folder, found no name');
+  if (out.endsWith('/') || out.endsWith(sep)) await makeFolders(out);
+  const place = existsSync(out) ? out : dirname(resolve(out));
+  await access(place, constants.W_OK).catch((error: Error) => {
     throw new MiniGptError(
-      'ERR_FILE_NOT_FOUND',
-      `--out: expected a file in a folder that can be written, found ${folder}: ${error.message}`,
+      toMiniGptError(error).code,
+      `--out: expected a file or a folder that can be written, found ${place}: ${error.message}`,
       { cause: error },
     );
   });

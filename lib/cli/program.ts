@@ -1,6 +1,6 @@
 // The command line's grammar: commander, with our nearest-word advice, flags that several commands share, and exit codes.
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
-import { MiniGptError, toMiniGptError } from '../errors.js';
+import { MiniGptError, toMiniGptError, type ErrorCode } from '../errors.js';
 import { nearest } from '../nearest.js';
 import type { GenerateOptions, LoadOptions } from '../options.js';
 import { templateOf, type TemplateName } from '../prompt.js';
@@ -66,9 +66,12 @@ export type ModelFlags = Pick<
   projection?: string;
 };
 
-export function addModelFlags(command: Command): Command {
+export function addModelFlags(
+  command: Command,
+  model = 'bundle or vision file (default: MINIGPT4_MODEL, or else the embedded miniature)',
+): Command {
   return command
-    .option('--model <file>', 'bundle or vision file (default: MINIGPT4_MODEL, or else the embedded miniature)')
+    .option('--model <file>', model)
     .option('--llm <file>', "llama-architecture GGUF in place of the bundle's language model")
     .option('--projection <file>', "projection file in place of the model's own")
     .option('--device <name>', 'what computes: cpu, cuda, cuda:N or auto (default: cpu)')
@@ -160,11 +163,13 @@ export function picked<Flags extends object, Key extends keyof Flags>(
 }
 
 /** Options that native errors name, as TypeScript writes them. */
-const namedInErrors = /\b(?:gpuLayers|visionDevice|imageBatch|gpuMemory)\b/g;
+const namedInErrors = /\b(?:gpuLayers|visionDevice|imageBatch|gpuMemory|kvType)\b/g;
+
+const codesOfLoading: ErrorCode[] = ['ERR_ARGUMENT', 'ERR_OUT_OF_MEMORY', 'ERR_UNSUPPORTED'];
 
 /** Throws the error of loading with options named as flags. */
 export function inFlags(error: unknown): never {
-  if (!(error instanceof MiniGptError) || !['ERR_ARGUMENT', 'ERR_OUT_OF_MEMORY'].includes(error.code)) throw error;
+  if (!(error instanceof MiniGptError) || !codesOfLoading.includes(error.code)) throw error;
   const message = error.message.replace(namedInErrors, flagOf);
   throw message === error.message ? error : new MiniGptError(error.code, message, { cause: error });
 }

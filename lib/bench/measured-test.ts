@@ -55,4 +55,7 @@ export function middle(values: number[]): number {
   return sorted.length % 2 ? sorted[half]! : (sorted[half - 1]! + sorted[half]!) / 2;
 }
 
+/** A small rate keeps its digits, where a number of decimals would make it zero. */
+export const significant = (value: number): number => Number(value.toPrecision(4));
+
 export const rounded = (value: number, digits: number): number => Number(value.toFixed(digits));
