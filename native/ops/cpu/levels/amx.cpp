@@ -9,7 +9,7 @@
 namespace minigpt4::cpu::MINIGPT4_LEVEL {
 constexpr int kRows = 12, kSums = 24, kQuantizedRows = 16;
 constexpr bool kRowPairs = false;
-}
+}  // namespace minigpt4::cpu::MINIGPT4_LEVEL
 
 #include "ops/cpu/kernels/tile_level.h"
 
