@@ -183,8 +183,7 @@ class Bench {
     if (!wanted(title)) return;
     const int pages = (length + kPagePositions - 1) / kPagePositions;
     const size_t bytes = size_t(pages) * kv_heads * kv_head_bytes(type, D);
-    KvPages cache{
-        ops_->allocate(bytes, "bench"), ops_->allocate(bytes, "bench"), type, pages, kv_heads, D};
+    KvPages cache{ops_->allocate(bytes, "bench"), ops_->allocate(bytes, "bench"), type, pages, kv_heads, D};
     std::vector<int32_t> positions, table, all{0, length}, last{0, rows};
     for (int i = 0; i < length; ++i) positions.push_back(i);
     for (int i = 0; i < pages; ++i) table.push_back(i);
