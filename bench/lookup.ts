@@ -16,7 +16,6 @@ import {
   type NativeModel,
   type NativeSequence,
 } from '../lib/addon.js';
-import { readPicture } from '../lib/image.js';
 import { embeddedModelPath } from '../lib/model.js';
 import {
   AnswerText,
@@ -28,7 +27,9 @@ import {
   type Message,
 } from '../lib/prompt.js';
 import { DISTURBED_SHARE, threadTimes, threadUse } from '../lib/bench/machine.js';
+import { rounded } from '../lib/bench/measured-test.js';
 import { describeFile, writeRecord } from './record.js';
+import { encodeFile, sceneFile } from './world.js';
 
 /** Sums over answers. */
 interface Sum {
@@ -104,8 +105,6 @@ function add(sum: Sum, { ids, guessedTokens, acceptedTokens, decodeMs, onCoreMs 
   sum.onCoreMs += onCoreMs;
 }
 
-const rounded = (value: number, digits = 3): number => Number(value.toFixed(digits));
-
 /** The answers to a prompt with every number of guesses, in a sequence that holds all of the prompt but its last position. */
 async function inTurn(model: NativeModel, request: NativeGenerateRequest, sums: Sum[], first: number) {
   const sequence = model.openSequence();
@@ -132,8 +131,7 @@ async function describeScenes(model: NativeModel, draw: Draw, limit?: number): P
   const turns = [0, 1].map(() => [0, 2, 4, 8, 16].map(emptySum));
   const { template, eos } = model.info();
   for (const [i, { file }] of scenes.slice(0, limit).entries()) {
-    const { data, width, height } = await readPicture(join(world!, 'eval', 'scenes', file));
-    let messages: readonly Message[] = withImage([], await model.encodeImage(data, width, height));
+    let messages: readonly Message[] = withImage([], await encodeFile(model, sceneFile(world!, file)));
     for (const [turn, sums] of turns.entries()) {
       const asked = withQuestion(messages, prompts[(i + turn) % prompts.length]!);
       const prompt = renderPrompt(templateOf(template), asked);

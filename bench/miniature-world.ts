@@ -10,26 +10,18 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { addon, type NativeImage, type NativeModel, type NativePromptPart, type TypeName } from '../lib/addon.js';
+import { addon, type NativeModel, type TypeName } from '../lib/addon.js';
 import { convert } from '../lib/convert.js';
 import { objectNames } from '../lib/eval/object-names.js';
 import { nameFinder } from '../lib/eval/scenes.js';
-import { generateGreedy } from '../lib/generate.js';
-import { readPicture } from '../lib/image.js';
 import { embeddedModelPath } from '../lib/model.js';
-import { renderPrompt, stopTexts, templateOf, withImage, withQuestion } from '../lib/prompt.js';
 import { describeFile, writeRecord, type RecordedFile } from './record.js';
+import { ask, encodeFile, promptOf, referenceAnswers, sceneFile, worldSources } from './world.js';
 
 interface Scene {
   file: string;
   style: string;
   main: string;
-}
-interface Reference {
-  file: string;
-  prompt: string;
-  ids: number[];
-  main_named: boolean;
 }
 interface Parted {
   file: string;
@@ -67,43 +59,20 @@ const json = async <T>(...path: string[]): Promise<T> => JSON.parse(await readFi
 const scenes = new Map(
   (await json<{ scenes: Scene[] }>('eval', 'scenes.json')).scenes.map((scene) => [scene.file, scene]),
 );
-const reference = await json<{ max_tokens: number; answers: Reference[] }>('eval', 'reference_answers.json');
-const answers = reference.answers.slice(0, values.limit ? Number(values.limit) : undefined);
-
-function promptOf(model: NativeModel, image: NativeImage, question: string): NativePromptPart[] {
-  return renderPrompt(templateOf(model.info().template), withQuestion(withImage([], image), question));
-}
-
-function ask(model: NativeModel, image: NativeImage, question: string) {
-  const ends = { stop: stopTexts, stopIds: [model.info().eos] };
-  return generateGreedy(model, promptOf(model, image, question), reference.max_tokens, ends);
-}
-
-async function encode(model: NativeModel, file: string): Promise<NativeImage> {
-  const { data, width, height } = await readPicture(join(world!, 'eval', 'scenes', file));
-  return model.encodeImage(data, width, height);
-}
+const { maxTokens, answers } = await referenceAnswers(world, values.limit);
+const encode = (model: NativeModel, file: string) => encodeFile(model, sceneFile(world, file));
 
 /** Greedy ids against the reference's. */
 async function agreement(type: TypeName): Promise<{ converted: RecordedFile; same: number; parted: Parted[] }> {
   const folder = await mkdtemp(join(tmpdir(), 'minigpt4-world-'));
   const out = join(folder, 'world.gguf');
-  const pretrained = (name: string): string => join(world!, 'pretrained', name);
-  await convert({
-    vit: pretrained('eva_vit_g.pth'),
-    qformer: pretrained('blip2_pretrained_flant5xxl.pth'),
-    llm: pretrained('vicuna'),
-    config: pretrained('config.json'),
-    projection: join(world!, 'reference_projection', 'pretrained_minigpt4_stage2.pth'),
-    out,
-    type,
-  });
+  await convert({ ...worldSources(world!), out, type });
   const model = await addon.loadModel({ model: out, kvType: values.kv as 'f16' | 'f32' });
   let same = 0;
   const parted: Parted[] = [];
   for (const { file, prompt, ids } of answers) {
     const image = await encode(model, file);
-    const found = Array.from((await ask(model, image, prompt)).ids);
+    const found = Array.from((await ask(model, image, prompt, maxTokens)).ids);
     const at = ids.findIndex((id, i) => found[i] !== id);
     if (at < 0 && found.length === ids.length) {
       ++same;
@@ -133,7 +102,7 @@ async function naming(path: string): Promise<Naming[]> {
   const byStyle = new Map<string, Naming>();
   for (const { file, prompt } of answers) {
     const scene = scenes.get(file)!;
-    const { text } = await ask(model, await encode(model, file), prompt);
+    const { text } = await ask(model, await encode(model, file), prompt, maxTokens);
     const entry = byStyle.get(scene.style) ?? { style: scene.style, scenes: 0, named: 0 };
     ++entry.scenes;
     if (find(text).has(scene.main.toLowerCase())) ++entry.named;

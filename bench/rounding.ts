@@ -6,16 +6,14 @@
 // says. The ViT in f16, bf16 and q8_0 beside f32: the cosine of every image token with that of f32, and in how many of the
 // world's scenes the greedy answer is the same in every token. The cache in f16 and q8_0 beside f32: the answers likewise.
 import { existsSync } from 'node:fs';
-import { mkdtemp, readFile, readdir, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { addon, type NativeImage, type NativeModel, type TypeName } from '../lib/addon.js';
+import { addon, type TypeName } from '../lib/addon.js';
 import { convert, type ConvertOptions } from '../lib/convert.js';
-import { generateGreedy } from '../lib/generate.js';
-import { readPicture } from '../lib/image.js';
-import { renderPrompt, stopTexts, templateOf, withImage, withQuestion } from '../lib/prompt.js';
 import { writeRecord } from './record.js';
+import { ask, encodeFile, referenceAnswers, sceneFile, worldSources } from './world.js';
 
 const { positionals, values } = parseArgs({
   allowPositionals: true,
@@ -39,11 +37,6 @@ async function converted(name: string, sources: Omit<ConvertOptions, 'out'>, vit
   const vit = (await addon.readGguf(out)).tensors.filter(({ name: tensor }) => /^v\..*\.weight$/.test(tensor));
   const size = (of: typeof vit) => of.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
   return { out, share: size(vit.filter((tensor) => tensor.type === vitType)) / size(vit) };
-}
-
-async function encode(model: NativeModel, path: string): Promise<NativeImage> {
-  const { data, width, height } = await readPicture(path);
-  return model.encodeImage(data, width, height);
 }
 
 /** Of every token of one picture with the same token of another encoding. */
@@ -81,7 +74,7 @@ async function imageTokens(
     const model = await addon.loadModel({ model: out });
     const images: { values: Float32Array; tokens: number }[] = [];
     for (const picture of pictures) {
-      const image = await encode(model, picture);
+      const image = await encodeFile(model, picture);
       images.push({ values: image.toFloat32Array(), tokens: image.tokens });
     }
     await model.close();
@@ -104,31 +97,15 @@ async function imageTokens(
 
 // ---- the world's answers
 
-const reference = JSON.parse(await readFile(join(world, 'eval', 'reference_answers.json'), 'utf8')) as {
-  max_tokens: number;
-  answers: { file: string; prompt: string }[];
-};
-const answers = reference.answers.slice(0, values.limit ? Number(values.limit) : undefined);
-const pretrained = (name: string): string => join(world, 'pretrained', name);
-const worldSources = {
-  vit: pretrained('eva_vit_g.pth'),
-  qformer: pretrained('blip2_pretrained_flant5xxl.pth'),
-  llm: pretrained('vicuna'),
-  config: pretrained('config.json'),
-  projection: join(world, 'reference_projection', 'pretrained_minigpt4_stage2.pth'),
-};
-const scene = (file: string): string => join(world, 'eval', 'scenes', file);
+const { maxTokens, answers } = await referenceAnswers(world, values.limit);
+const sources = worldSources(world);
 
 async function greedy(model: string, kvType: 'f32' | 'f16' | 'q8_0'): Promise<string[]> {
   const loaded = await addon.loadModel({ model, kvType });
   const ids: string[] = [];
   for (const { file, prompt } of answers) {
-    const parts = renderPrompt(
-      templateOf(loaded.info().template),
-      withQuestion(withImage([], await encode(loaded, scene(file))), prompt),
-    );
-    const ends = { stop: stopTexts, stopIds: [loaded.info().eos] };
-    ids.push(String(Array.from((await generateGreedy(loaded, parts, reference.max_tokens, ends)).ids)));
+    const image = await encodeFile(loaded, sceneFile(world!, file));
+    ids.push(String(Array.from((await ask(loaded, image, prompt, maxTokens)).ids)));
   }
   await loaded.close();
   return ids;
@@ -136,7 +113,7 @@ async function greedy(model: string, kvType: 'f32' | 'f16' | 'q8_0'): Promise<st
 
 const same = (found: string[], expected: string[]): number => found.filter((ids, i) => ids === expected[i]).length;
 
-const exact = (await converted('world', worldSources, 'f32', 'f16')).out;
+const exact = (await converted('world', sources, 'f32', 'f16')).out;
 const expected = await greedy(exact, 'f32');
 const byCache: { kvType: 'f16' | 'q8_0'; same: number }[] = [];
 for (const kvType of ['f16', 'q8_0'] as const) {
@@ -146,21 +123,21 @@ for (const kvType of ['f16', 'q8_0'] as const) {
 await rm(exact);
 const byVit: { type: TypeName; same: number }[] = [];
 for (const type of rounded) {
-  const { out } = await converted('world', worldSources, type, 'f16');
+  const { out } = await converted('world', sources, type, 'f16');
   byVit.push({ type, same: same(await greedy(out, 'f32'), expected) });
   console.log(`answers with the ViT in ${type}: ${byVit.at(-1)!.same} of ${answers.length} as with f32`);
   await rm(out);
 }
 
 const tokens: { model: string; pictures: number; byVit: TokensOf[] }[] = [];
-const scenes = answers.map(({ file }) => scene(file));
-tokens.push({ model: 'world', pictures: scenes.length, byVit: await imageTokens('world', worldSources, scenes) });
+const scenes = answers.map(({ file }) => sceneFile(world, file));
+tokens.push({ model: 'world', pictures: scenes.length, byVit: await imageTokens('world', sources, scenes) });
 for (const folder of values.fixture) {
   const at = (name: string): string => join(folder, name);
   const pictures = (await readdir(at('images'))).map((name) => join(folder, 'images', name));
   const llm = (await readdir(folder)).find((name) => existsSync(join(folder, name, 'tokenizer.model')));
   if (llm === undefined) throw new Error(`${folder}: expected a folder with tokenizer.model in it, found none`);
-  const sources = {
+  const fixture = {
     vit: at('eva_vit_g.pth'),
     ...(existsSync(at('blip2_pretrained_flant5xxl.pth')) ? { qformer: at('blip2_pretrained_flant5xxl.pth') } : {}),
     llm: at(llm),
@@ -168,7 +145,7 @@ for (const folder of values.fixture) {
     projection: at('pretrained_minigpt4.pth'),
   };
   const name = basename(folder);
-  tokens.push({ model: name, pictures: pictures.length, byVit: await imageTokens(name, sources, pictures) });
+  tokens.push({ model: name, pictures: pictures.length, byVit: await imageTokens(name, fixture, pictures) });
 }
 await rm(work, { recursive: true });
 if (values.out)

@@ -9,7 +9,7 @@ import type { Turn } from '../lib/data/pair.js';
 import { writeSafetensors } from '../lib/formats/safetensors-writer.js';
 import { readPicture } from '../lib/image.js';
 import { ExampleMaker, type ExampleRules } from '../lib/train/examples.js';
-import { LLMS, writeLlm, writeVision } from '../lib/bench/synthetic.js';
+import { LLMS, writeLlm, writeVision, type LlmShape } from '../lib/bench/synthetic.js';
 
 /** Rows as NativeTrainingSample has them; the pictures' features of all samples lie in a file. */
 export interface Rows {
@@ -18,13 +18,7 @@ export interface Rows {
 }
 
 /** The language model's sizes, as the peer needs them. */
-export interface Sizes {
-  width: number;
-  heads: number;
-  kvHeads: number;
-  depth: number;
-  mlp: number;
-  vocab: number;
+export interface Sizes extends LlmShape {
   epsilon: number;
   theta: number;
   /** Numbers that the projection takes. */

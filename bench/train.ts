@@ -18,6 +18,7 @@ import { parseArgs } from 'node:util';
 import { addon, packageRoot } from '../lib/addon.js';
 import { DISTURBED_SHARE, memoryNow, threadTimes, threadUse, type ThreadUse } from '../lib/bench/machine.js';
 import { writeRecord } from './record.js';
+import { middle, rounded } from '../lib/bench/measured-test.js';
 import { LLMS } from '../lib/bench/synthetic.js';
 import { miniatureCase, operationsOf, syntheticCase, type Case } from './train-cases.js';
 
@@ -145,14 +146,6 @@ function runnersOf(wanted: Case, file: string): Runner[] {
 }
 
 // ---------------------------------------------------------------- measuring
-
-const rounded = (value: number, digits = 3): number => Number(value.toFixed(digits));
-
-function middle(all: number[]): number {
-  const sorted = [...all].sort((a, b) => a - b);
-  const half = sorted.length >> 1;
-  return sorted.length % 2 ? sorted[half]! : (sorted[half - 1]! + sorted[half]!) / 2;
-}
 
 /** A runner's steps as the record has them. `onCoreMs`: what a thread had of a core in a step, the mean of all. */
 function told(runner: Runner, wanted: Case, operations: number) {

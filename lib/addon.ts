@@ -3,6 +3,7 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { MiniGptError, toMiniGptError } from './errors.js';
+import type { KvType } from './options.js';
 
 /** GGUF's block types as the command line and the converter write them. */
 export type TypeName =
@@ -96,7 +97,7 @@ export interface NativeLoadOptions {
   contextLength?: number;
   /** Positions of all sequences together that the KV cache holds; default: contextLength. */
   cacheLength?: number;
-  kvType?: 'f16' | 'f32' | 'q8_0';
+  kvType?: KvType;
   /** Called with fractions 0..1 while weights are read. */
   onProgress?: (fraction: number) => void;
 }

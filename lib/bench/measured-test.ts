@@ -58,4 +58,4 @@ export function middle(values: number[]): number {
 /** A small rate keeps its digits, where a number of decimals would make it zero. */
 export const significant = (value: number): number => Number(value.toPrecision(4));
 
-export const rounded = (value: number, digits: number): number => Number(value.toFixed(digits));
+export const rounded = (value: number, digits = 3): number => Number(value.toFixed(digits));
