@@ -13,17 +13,10 @@ void to_q8(int8_t* codes, uint16_t* d, const float* x, int n) {
     const int count = n - b < 32 ? n - b : 32;
     alignas(64) float block[32] = {};
     for (int i = 0; i < count; ++i) block[i] = x[b + i];
-    F most = zero(), poison = zero();
-    for (int i = 0; i < 32; i += kLanes) {
-      const F v = load(block + i);
-      most = max_of(most, abs_of(v));
-      poison = fma(v, zero(), poison);
-    }
-    F lanes[kParts];
-    for (int p = 0; p < kParts; ++p) lanes[p] = p == 0 ? poison : zero();
+    const BlockRange range = range_of(block);
     alignas(64) float scale[16] = {};
     alignas(64) uint16_t halfs[16];
-    scale[0] = max_lane(most) / 127.0f + sum16(lanes);
+    scale[0] = range.most / 127.0f + range.poison;
     store_half(halfs, load(scale));
     d[b / 32] = halfs[0];
     store(scale, load_half(halfs));

@@ -8,6 +8,7 @@
 
 #include "ops/cpu/kernels/lanes16.h"
 // lanes16.h is what all the others are written in
+#include "ops/cpu/kernels/block_range.h"
 #include "ops/cpu/kernels/exponential.h"
 #include "ops/cpu/kernels/tile.h"
 // these two are what the following use

@@ -14,16 +14,7 @@ void quantize_row(const QuantizeRow& row) {
   for (int64_t b = 0; b < row.cols / 32; ++b) {
     const float* x = row.x + 32 * b;
     const int64_t to = b * row.stride + row.r;
-    F most = zero(), poison = zero();
-#pragma GCC unroll 4
-    for (int i = 0; i < 32; i += kLanes) {
-      const F v = load(x + i);
-      most = max_of(most, abs_of(v));
-      poison = fma(v, zero(), poison);  // NaN if a value is NaN or infinite: such a block must not look harmless
-    }
-    F lanes[kParts];
-    for (int p = 0; p < kParts; ++p) lanes[p] = p == 0 ? poison : zero();
-    const float amax = max_lane(most), nothing = sum16(lanes);
+    const auto [amax, nothing] = range_of(x);
     const bool some = amax >= 1e-35f;  // below, 127 / amax would leave float32
     const F inverse = set1(some ? 127.0f / amax : 0.0f);
     alignas(32) int8_t apart[32];
