@@ -115,6 +115,7 @@ export interface NativeModelInfo {
   /** `minigpt4.variant` of the file; empty for a language model alone. */
   variant: string;
   template: string;
+  /** On the CPU alone: `cpu`, the level of its kernels, `, N threads`. */
   device: string;
   /** Layers of the language model that the device computes; on the CPU alone: 0. */
   gpuLayers: number;

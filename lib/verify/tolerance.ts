@@ -21,9 +21,13 @@ export interface Tolerance {
  * CPU, float weights: both sides compute in float32 (24 bits) but add in another order: a sum of N = 704 products (the longest of the fixtures)
  * differs by about sqrt(N) / 2^24 = 1.6e-6 of its largest term, some 20 such sums follow each other, and norms and softmax enlarge a
  * difference by a factor of 2 to 5. That gives up to 1e-4; twice that is allowed. A wrong epsilon, a swapped head or a missing bias is
- * at least ten times as much.
+ * at least ten times as much. On AMX a float weight and what it is multiplied with are two bfloat16 each (16 bits and more): a sum is within
+ * some 2^-17 = 7.6e-6 of its usual size, 20 of them as a random walk within 3.4e-5, and norms and softmax leave up to 1.7e-4: the same is allowed.
  */
 const float32 = 2e-4;
+
+/** What `NativeModelInfo.device` begins with where float weights are multiplied as bfloat16. */
+const amx = 'cpu amx,';
 
 /**
  * On a GPU. F32 weights: attention rounds q, k, v and p to f16 (11 bits, 2^-11 = 4.9e-4 each), the rest is float32. F16: every product's
@@ -38,7 +42,11 @@ const gpuStageQuantized = 3e-2;
 const gpuGradient = { f32: 2e-3, others: 2e-2 };
 
 /** `info`: of the model that computes; a GPU's numbers count where one does a part of it. */
-export function tolerance(info: Pick<NativeModelInfo, 'gpuLayers' | 'visionDevice'>, type: WritableType): Tolerance {
+export function tolerance(
+  info: Pick<NativeModelInfo, 'device' | 'gpuLayers' | 'visionDevice'>,
+  type: WritableType,
+): Tolerance {
+  const onAmx = info.device.startsWith(amx);
   const onGpu = info.gpuLayers > 0 || info.visionDevice === 'gpu';
   const stage = onGpu ? (gpuStage[type] ?? gpuStageQuantized) : float32;
   const gradient = onGpu ? (type === 'f32' ? gpuGradient.f32 : gpuGradient.others) : float32;
@@ -51,8 +59,8 @@ export function tolerance(info: Pick<NativeModelInfo, 'gpuLayers' | 'visionDevic
     // AdamW moves every value by about the rate, however small its gradient, and what is smaller than its error may go anywhere. Of values that
     // are spread normally 0.8 e are below a share e of a typical one; one of n that goes the other way adds 2 / n to 1 - cosine
     movement: Math.max(float32, 1.6 * gradient),
-    movedValues: !onGpu,
-    because: because(onGpu, type),
+    movedValues: !onGpu && !onAmx,
+    because: onAmx && !onGpu ? 'float weights as two bfloat16, float32 sums in another order' : because(onGpu, type),
   };
 }
 
