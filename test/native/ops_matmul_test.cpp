@@ -132,7 +132,8 @@ TEST("ops: matmul with quantized weights") {
     const bool super = info(type).block_values == 256;
     for (const Case& c :
          {Case{1, 100, 512}, Case{37, 40, super ? 768 : 352, true}, Case{257, 17, 256, false, Accumulate::yes},
-          Case{4, 33, super ? 256 : 32, true, Accumulate::yes}, Case{270, 3, 256}}) {
+          Case{4, 33, super ? 256 : 32, true, Accumulate::yes}, Case{270, 3, 256},
+          Case{15, 90, 256, true, Accumulate::yes}}) {  // so few products that a piece has three groups
       check_case(type, c, weights(type, c.rows, c.cols, 6));
       check_case(type, c, random_blocks(type, c.rows, c.cols, 7));
     }
@@ -143,7 +144,7 @@ TEST("ops: a row of matmul does not depend on its batch") {
   std::vector<Type> types = block_types();
   types.insert(types.end(), float_types().begin(), float_types().end());
   for (Type type : types) {
-    const Case c{37, 49, 512, true, Accumulate::yes};
+    const Case c{21, 90, 512, true, Accumulate::yes};  // pieces of three groups, where two threads share it
     const Inputs in = inputs(c, weights(type, c.rows, c.cols, 8));
     for (const std::string& level : cpu_levels()) {
       Ops& ops = cpu(level, 2);

@@ -93,11 +93,12 @@ int CpuOps::tiles_of(const PackedMatrix& w, int T) const {
 }
 
 Cut CpuOps::cut_of(const PackedMatrix& w, int T) const {
-  constexpr int64_t quantized_groups = 4;  // whose weights share level 2 with the activations
+  constexpr int few_rows_groups = 4;  // as many streams of memory as a single row reads (matvec_quantized)
   const bool quantized = w.format();
+  const int tiles = tiles_of(w, T);
   const int64_t products = w.cols * kGroup * T / (quantized ? 4 : 1);  // four of bytes take as long as one of floats
-  return cut_product(w.groups(), tiles_of(w, T), products, threads_.threads(),
-                     quantized ? quantized_groups : level_.product_groups);
+  const int most = !quantized ? level_.product_groups : tiles > 1 ? level_.quantized_groups : few_rows_groups;
+  return cut_product(w.groups(), tiles, products, threads_.threads(), most);
 }
 
 CpuOps::PreparedRows CpuOps::prepare(std::span<const Product> of, const Rows& rows, int first, int T) {

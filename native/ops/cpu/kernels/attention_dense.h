@@ -6,9 +6,19 @@ namespace minigpt4::cpu::MINIGPT4_LEVEL {
 
 /// Sixteen rows (n of them real, the others zero) of D values to [D][16].
 inline void transpose_group(const float* x, int64_t stride, int n, int D, float* to) {
-  for (int d = 0; d < D; ++d) {
-    for (int i = 0; i < n; ++i) to[16 * d + i] = x[i * stride + d];
-    for (int i = n; i < 16; ++i) to[16 * d + i] = 0;
+  for (int first = 0; first < 16; first += kLanes) {
+    each_vector(D, [&](int64_t d, int used) {
+      F rows[kLanes];
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) {
+        rows[i] = first + i < n ? load_part(x + (first + i) * stride + d, used) : zero();
+      }
+      transpose(rows);
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) {
+        if (i < used) store(to + 16 * (d + i) + first, rows[i]);
+      }
+    });
   }
 }
 

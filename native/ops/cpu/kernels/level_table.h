@@ -3,6 +3,8 @@
 //   kRows           rows of an activation tile for float products
 //   kSums           vectors of running sums that fit into the registers beside a tile's weights
 //   kQuantizedRows  rows of an activation tile for quantized products
+//   kGroupsAtOnce   groups of outputs that those rows are multiplied with at once; above 1 by a matmul_groups that the
+//                   level file includes behind this
 //   kRowPairs       whether those rows go in pairs, by a dot_pairs that the level file includes behind this
 #pragma once
 
@@ -44,6 +46,7 @@ constexpr Level table(const char* name) {
           .product_depth = 1,
           .product_groups = 4,  // whose weights and sums share level 2 with the activations
           .quantized_rows = kQuantizedRows,
+          .quantized_groups = kGroupsAtOnce > 1 ? kGroupsAtOnce : 4,  // likewise
           .make_tile = interleave_tile,
           .quantized_scratch = no_scratch,
           .matmul_float = matmul_float,

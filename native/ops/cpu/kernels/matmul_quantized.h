@@ -27,9 +27,7 @@ void quantize_row(const QuantizeRow& row) {
       for (int i = 0; i < 4; ++i) __builtin_memcpy(at + i * (paired ? 16 : 8), apart + 8 * i, 8);
     }
     row.d[to] = (some ? amax / 127.0f : 0.0f) + nothing;
-    int low = 0, high = 0;
-    for (int i = 0; i < 16; ++i) low += q[i];
-    for (int i = 16; i < 32; ++i) high += q[i];
+    const int low = sum_bytes(q), high = sum_bytes(q + 16);
     if (row.sums == 2) {
       row.offset_sum[2 * to] = -row.offset * low;
       row.offset_sum[2 * to + 1] = -row.offset * high;
@@ -165,6 +163,11 @@ template <int kind, int R, int N>
 template <int kind, int R>
 void dot_pairs(const QuantizedMatmul& m, const uint8_t* group, int64_t tile_at, int rows, int r0, int part, float* out);
 
+/// All rows of the tile that begins at row t times kGroupsAtOnce groups from group g on, into y: a level that takes more than
+/// one has it, for kinds whose scales go by whole blocks.
+template <int kind>
+void matmul_groups(const QuantizedMatmul& m, int64_t g, int64_t t, int rows);
+
 /// One group for R rows: all lanes at once for a single row, which reads the weights from memory; part by part for
 /// more, which leaves registers for the sums.
 template <int kind, int R>
@@ -210,7 +213,13 @@ void matmul_quantized_of(const QuantizedMatmul& m, int64_t g0, int64_t g1, int i
   const int64_t blocks = m.cols / 32;
   for (int i = i0; i < i1; ++i) {
     const int t = i * kQuantizedRows, rows = m.T - t < kQuantizedRows ? m.T - t : kQuantizedRows;
-    for (int64_t g = g0; g < g1; ++g) {
+    int64_t g = g0;
+    if constexpr (kGroupsAtOnce > 1 && !(kind & 2)) {
+      if (m.T > kQuantizedRows) {  // a single tile waits for memory: all its rows had better share what comes
+        for (; g + kGroupsAtOnce <= g1; g += kGroupsAtOnce) matmul_groups<kind>(m, g, t, rows);
+      }
+    }
+    for (; g < g1; ++g) {
       alignas(64) float out[kQuantizedRows * 16];
       const uint8_t* group = m.w + size_t(g) * m.group_bytes;
       int r = 0;

@@ -73,6 +73,13 @@ inline void store_i8(int8_t* p, F x) {
   _mm_storel_epi64((__m128i*)p, _mm_packs_epi16(words, words));
 }
 
+/// The sum of 16 bytes.
+inline int sum_bytes(const int8_t* p) {
+  const __m128i above = _mm_xor_si128(_mm_loadu_si128((const __m128i*)p), _mm_set1_epi8(-128));  // each less -128
+  const __m128i halves = _mm_sad_epu8(above, _mm_setzero_si128());
+  return _mm_cvtsi128_si32(halves) + _mm_extract_epi32(halves, 2) - 16 * 128;
+}
+
 /// Sixteen lanes to one in the order that every level keeps: lanes 8 apart, then 4, 2, 1.
 inline float sum16(const F (&x)[2]) {
   const __m256 a = _mm256_add_ps(x[0], x[1]);

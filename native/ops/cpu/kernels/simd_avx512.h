@@ -63,6 +63,14 @@ inline F to_float(I x) { return _mm512_cvtepi32_ps(x); }
 /// Rounds to nearest even, to bytes; |x| <= 127.
 inline void store_i8(int8_t* p, F x) { _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x))); }
 
+/// The sum of 16 bytes.
+inline int sum_bytes(const int8_t* p) {
+  const __m128i x = _mm_loadu_si128((const __m128i*)p);
+  const __m128i words = _mm_dpbusd_epi32(_mm_setzero_si128(), _mm_set1_epi8(1), x);
+  const __m128i halves = _mm_add_epi32(words, _mm_unpackhi_epi64(words, words));
+  return _mm_cvtsi128_si32(halves) + _mm_extract_epi32(halves, 1);
+}
+
 /// Sixteen lanes to one in the order that every level keeps: lanes 8 apart, then 4, 2, 1.
 inline float sum16(const F (&x)[1]) {
   const __m256 a = _mm256_add_ps(_mm512_castps512_ps256(x[0]), _mm512_extractf32x8_ps(x[0], 1));
@@ -133,6 +141,12 @@ inline I dot(const Codes* codes, const int8_t* q, int32_t offset) {
   }
   return split ? _mm512_add_epi32(sum, odd) : sum;
 }
+
+/// Four bytes, and an integer, in every lane.
+inline I set1_word(const int8_t* q) { return _mm512_set1_epi32(four(q)); }
+inline I set1_int(int32_t x) { return _mm512_set1_epi32(x); }
+/// sum + codes · the word of each lane.
+inline I add_dot(I sum, Codes codes, I word) { return _mm512_dpbusd_epi32(sum, codes, word); }
 
 // ---- for levels with a matrix unit
 

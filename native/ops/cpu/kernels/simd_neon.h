@@ -82,6 +82,9 @@ inline void store_i8(int8_t* p, F x) {
   __builtin_memcpy(p, &four, 4);
 }
 
+/// The sum of 16 bytes.
+inline int sum_bytes(const int8_t* p) { return vaddlvq_s8(vld1q_s8(p)); }
+
 /// Sixteen lanes to one in the order that every level keeps: lanes 8 apart, then 4, 2, 1.
 inline float sum16(const F (&x)[4]) {
   const F a = vaddq_f32(vaddq_f32(x[0], x[2]), vaddq_f32(x[1], x[3]));

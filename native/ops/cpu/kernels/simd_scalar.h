@@ -136,6 +136,13 @@ inline void store_i8(int8_t* p, const F& x) {
   for (int i = 0; i < 16; ++i) p[i] = int8_t(same_bits<uint32_t>(x.v[i] + 12582912.0f) & 0xff);
 }
 
+/// The sum of 16 bytes.
+inline int sum_bytes(const int8_t* p) {
+  int sum = 0;
+  for (int i = 0; i < 16; ++i) sum += p[i];
+  return sum;
+}
+
 /// Sixteen lanes to one in the order that every level keeps: lanes 8 apart, then 4, 2, 1.
 inline float sum16(const F (&x)[1]) {
   F s = x[0];

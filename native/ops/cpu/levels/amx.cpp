@@ -7,7 +7,7 @@
 #include "ops/cpu/kernels/tile_unit_amx.h"
 
 namespace minigpt4::cpu::MINIGPT4_LEVEL {
-constexpr int kRows = 12, kSums = 24, kQuantizedRows = 16;
+constexpr int kRows = 12, kSums = 24, kQuantizedRows = 16, kGroupsAtOnce = 1;
 constexpr bool kRowPairs = false;
 }  // namespace minigpt4::cpu::MINIGPT4_LEVEL
 

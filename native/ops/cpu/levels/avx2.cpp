@@ -6,7 +6,7 @@
 #include "ops/cpu/kernels/simd_avx2.h"
 
 namespace minigpt4::cpu::MINIGPT4_LEVEL {
-constexpr int kRows = 6, kSums = 12, kQuantizedRows = 4;
+constexpr int kRows = 6, kSums = 12, kQuantizedRows = 4, kGroupsAtOnce = 1;
 constexpr bool kRowPairs = false;
 }  // namespace minigpt4::cpu::MINIGPT4_LEVEL
 

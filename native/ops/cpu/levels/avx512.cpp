@@ -7,11 +7,13 @@
 #include "ops/cpu/kernels/simd_avx512.h"
 
 namespace minigpt4::cpu::MINIGPT4_LEVEL {
-constexpr int kRows = 12, kSums = 24, kQuantizedRows = 8;
+constexpr int kRows = 12, kSums = 24, kQuantizedRows = 8, kGroupsAtOnce = 3;
 constexpr bool kRowPairs = false;
 }  // namespace minigpt4::cpu::MINIGPT4_LEVEL
 
 #include "ops/cpu/kernels/level_table.h"
+// what kGroupsAtOnce asks for
+#include "ops/cpu/kernels/matmul_quantized_groups.h"
 
 namespace minigpt4::cpu {
 

@@ -157,6 +157,7 @@ struct Level {
   int product_depth;   // values that such a tile's rows are padded to a multiple of; 1: a single row is a tile as it is
   int product_groups;  // that a piece of a FloatMatmul has at most
   int quantized_rows;  // rows of an activation tile in QuantizedMatmul
+  int quantized_groups;  // that a piece of a QuantizedMatmul of several tiles has at most
 
   /// to[..] = a tile out of x[rows, cols]: as many floats as its rows padded to product_depth have.
   void (*make_tile)(const float* x, int rows, int64_t cols, float* to);

@@ -8,7 +8,7 @@
 #include "ops/cpu/kernels/simd_neon.h"
 
 namespace minigpt4::cpu::MINIGPT4_LEVEL {
-constexpr int kRows = 6, kSums = 24, kQuantizedRows = 8;
+constexpr int kRows = 6, kSums = 24, kQuantizedRows = 8, kGroupsAtOnce = 1;
 constexpr bool kRowPairs = true;
 }  // namespace minigpt4::cpu::MINIGPT4_LEVEL
 

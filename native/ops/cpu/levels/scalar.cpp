@@ -5,7 +5,7 @@
 #include "ops/cpu/kernels/simd_scalar.h"
 
 namespace minigpt4::cpu::MINIGPT4_LEVEL {
-constexpr int kRows = 4, kSums = 4, kQuantizedRows = 4;
+constexpr int kRows = 4, kSums = 4, kQuantizedRows = 4, kGroupsAtOnce = 1;
 constexpr bool kRowPairs = false;
 }  // namespace minigpt4::cpu::MINIGPT4_LEVEL
 
