@@ -76,9 +76,12 @@ void CpuOps::products(std::span<const Product> of, const Rows& rows, int T) {
       shares.back().first = pieces;
       pieces += shares.back().cut.pieces();
     }
+    Runs runs(pieces, threads_.threads());
+    const bool alone = prepared.T == 1;  // only a single row's kernels ask for the piece behind theirs
     threads_.parallel_for(pieces, 1, [&](int64_t begin, int64_t end, int thread) {
       float* const scratch = prepared.scratch + thread * prepared.scratch_each;
-      for (int64_t piece = begin; piece < end; ++piece) {
+      for (int64_t turn = begin; turn < end; ++turn) {
+        const int64_t piece = alone ? runs.take(thread) : turn;
         size_t i = shares.size() - 1;
         while (shares[i].first > piece) --i;
         compute(shares[i], piece - shares[i].first, scratch);

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
+#include <vector>
 
 #include "core/thread_pool.h"
 #include "ops/cpu/levels/level.h"
@@ -43,6 +45,34 @@ inline Piece piece_at(const Cut& cut, int64_t groups, int tiles, int64_t piece) 
   const int i = int(piece % cut.tile_pieces) * cut.tiles;
   return {p * groups / cut.group_pieces, (p + 1) * groups / cut.group_pieces, i, std::min(i + cut.tiles, tiles)};
 }
+
+/// Pieces [0, count) in one run a thread, which a thread goes through in order before it helps with another's: what the
+/// kernels ask for ahead is then what the same core uses next.
+class Runs {
+ public:
+  Runs(int64_t count, int threads) : runs_(size_t(threads)) {
+    for (int t = 0; t < threads; ++t) {
+      runs_[size_t(t)].next.store(count * t / threads, std::memory_order_relaxed);
+      runs_[size_t(t)].end = count * (t + 1) / threads;
+    }
+  }
+  /// A piece that nobody has had. To be called `count` times in all: then there is one for every call.
+  int64_t take(int thread) {
+    for (size_t i = size_t(thread);; ++i) {
+      Run& run = runs_[i % runs_.size()];
+      if (run.next.load(std::memory_order_relaxed) >= run.end) continue;
+      const int64_t piece = run.next.fetch_add(1, std::memory_order_relaxed);
+      if (piece < run.end) return piece;
+    }
+  }
+
+ private:
+  struct alignas(64) Run {
+    std::atomic<int64_t> next{0};
+    int64_t end = 0;
+  };
+  std::vector<Run> runs_;
+};
 
 /// body(piece, thread) for every piece.
 template <class Body>
