@@ -300,7 +300,10 @@ bench('a run beside peers gives a record; a peer that fails is told and left out
   assert.ok(of('node-llama-cpp').find(({ test }) => test === 'tg64')!.medianMs >= 32);
   for (const { warm, fileBytes, program } of record.loads) assert.ok(warm.runs === 1 && fileBytes > 0, program);
   if (process.platform === 'linux')
-    for (const { loadedPeakBytes, ownBytes } of record.loads) assert.ok(loadedPeakBytes! > ownBytes! && ownBytes! > 0);
+    for (const { loadedPeakBytes, ownBytes, cold, touchedMs } of record.loads) {
+      assert.ok(loadedPeakBytes! > ownBytes! && ownBytes! > 0);
+      assert.is(touchedMs!.length, cold ? 2 : 1, 'memory is touched before each load');
+    }
   assert.equal(
     record.busy.map(({ program, test }) => `${program} ${test}`),
     ['minigpt4 pp64', 'minigpt4 tg16', 'node-llama-cpp pp64', 'node-llama-cpp tg16'],

@@ -23,6 +23,7 @@ import {
 } from './record.js';
 import type { Wish } from './serve.js';
 import { VISIONS } from './synthetic.js';
+import { touchMemory } from './touch-memory.js';
 import { doneBy, middle, nameOf, rounded, significant, type Test } from './measured-test.js';
 
 /** What all groups of a run share. */
@@ -125,12 +126,20 @@ async function prepare(group: Group, participant: Participant, session: Session)
   };
 }
 
-/** A new process with everything loaded. Error DoesNotFit: not beside what is loaded already. */
-async function start(one: Ready, session: Session): Promise<{ process: MeasuredProcess; load: Run }> {
+/** A new process with everything loaded, `before` that when it is ready to. Error DoesNotFit: not beside what is loaded already. */
+async function start(
+  one: Ready,
+  session: Session,
+  before?: () => Promise<void>,
+): Promise<{ process: MeasuredProcess; load: Run }> {
   const { participant, title, wish } = one;
   checkMemory(title, participant.memoryBytes);
   const process = new MeasuredProcess(scripts[participant.program], title, session.signal);
   try {
+    if (before) {
+      await process.ready(RUN_LIMIT_MS);
+      await before();
+    }
     return { process, load: await process.load(wish, RUN_LIMIT_MS) };
   } catch (error) {
     await process.close();
@@ -149,8 +158,12 @@ async function measureLoading(one: Ready, session: Session): Promise<void> {
   const inOnnx = onnx ? [MODEL_FILE, WEIGHTS_FILE].map((name) => join(onnx.folder, name)) : [];
   const paths = [llm, vision, ...inOnnx].filter((path) => path !== undefined);
   let memory: Memory | undefined;
+  const touchedMs: number[] = [];
   const load = async (): Promise<Run> => {
-    const { process, load } = await start(one, session);
+    const { process, load } = await start(one, session, async () => {
+      const ms = await touchMemory(participant.memoryBytes, session.signal);
+      if (ms !== undefined) touchedMs.push(rounded(ms));
+    });
     memory = process.memory();
     await process.close();
     return load;
@@ -169,6 +182,7 @@ async function measureLoading(one: Ready, session: Session): Promise<void> {
     ...(cold && { cold: timesOf([cold]) }),
     ...(peak === undefined ? {} : { loadedPeakBytes: peak }),
     ...(own === undefined ? {} : { ownBytes: own }),
+    ...(touchedMs.length > 0 && { touchedMs }),
   });
   session.tell(
     `${one.title}: loads in ${(middle(warm.map(({ ms }) => ms)) / 1000).toFixed(2)} s` +

@@ -28,6 +28,16 @@ export function memoryNow(process: number | 'self' = 'self'): Memory | undefined
   }
 }
 
+/** Bytes of this machine's memory in which nothing is kept, not even files; undefined where the system does not tell. */
+export function unusedMemory(): number | undefined {
+  try {
+    const found = /^MemFree:\s+(\d+) kB/m.exec(readFileSync('/proc/meminfo', 'utf8'));
+    return found ? Number(found[1]) * 1024 : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 /** Nanoseconds on a core and in wait for one, of each thread of a process, of this one unless told otherwise; empty where the system does not tell. */
 type Threads = Map<string, { on: number; waited: number }>;
 

@@ -39,6 +39,11 @@ export class MeasuredProcess {
     signal.addEventListener('abort', this.#stop, { once: true });
   }
 
+  /** Resolves when it has begun, so that nothing comes between a question and what is measured. */
+  async ready(limitMs: number): Promise<void> {
+    await this.#ask({ ready: true }, limitMs);
+  }
+
   async load(wish: Wish, limitMs: number): Promise<Run> {
     return this.#watched({ load: wish }, limitMs);
   }

@@ -75,6 +75,8 @@ export interface Loading extends Subject {
   peakBytes?: number;
   /** Of its own when loaded. */
   ownBytes?: number;
+  /** What another process took to touch as much memory right before each load. */
+  touchedMs?: number[];
 }
 
 /** GB/s read and TFLOP/s (TOP/s of int8): best and median of several passes. */

@@ -23,12 +23,14 @@ export interface Served {
   run(test: Test, turn: number): Promise<number>;
 }
 
-export type Question = { load: Wish } | { run: Test; turn: number };
+/** `ready`: answered once the process has begun, with nothing. */
+export type Question = { ready: true } | { load: Wish } | { run: Test; turn: number };
 export type Answer = { value: number } | { error: { code: string; message: string } };
 
 export function serve(served: Served): void {
   const answer = async (question: Question): Promise<Answer> => {
     try {
+      if ('ready' in question) return { value: 0 };
       const value =
         'load' in question ? await served.load(question.load) : await served.run(question.run, question.turn);
       return { value };

@@ -41,7 +41,7 @@ export async function runSuite(options: SuiteOptions): Promise<{ record: BenchRe
   const files = await SyntheticFiles.in(options.folder, tell, signal); // before npm downloads anything, as it may fail
   const session: Session = {
     ...{ files, record, signal, tell, failed: false },
-    ...{ repeat: options.repeat, loads: quick ? 1 : 2, peerFolder: options.peerFolder },
+    ...{ repeat: options.repeat, loads: quick ? 1 : 3, peerFolder: options.peerFolder },
   };
   try {
     const groups = await withPeers(planGroups(options), record, options);

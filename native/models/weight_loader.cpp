@@ -49,8 +49,6 @@ void WeightLoader::matrix(const std::string& name, int64_t rows, int64_t cols, s
                           Presence presence) {
   const GgufTensor* tensor = expect(file_, name, {uint64_t(cols), uint64_t(rows)}, presence);
   if (!tensor) return;
-  // in one go: a fault for every few pages takes longer than what is done with them
-  file_.part_of(*tensor)->populate(size_t(tensor->offset), size_t(tensor->bytes));
   if (tensor->grouped) {
     slot = map(*tensor, rows, cols);
   } else {
@@ -63,6 +61,8 @@ void WeightLoader::matrix(const std::string& name, int64_t rows, int64_t cols, s
 
 std::unique_ptr<Matrix> WeightLoader::map(const GgufTensor& tensor, int64_t rows, int64_t cols) {
   const std::shared_ptr<const MappedFile>& part = file_.part_of(tensor);
+  // in one go: the first pass would wait at every few pages
+  part->populate(size_t(tensor.offset), size_t(tensor.bytes));
   std::unique_ptr<Matrix> matrix;
   try {
     matrix = ops_.mapped_matrix({tensor.type, rows, cols, tensor.grouped, size_t(tensor.bytes), part});

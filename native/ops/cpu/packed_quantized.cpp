@@ -1,5 +1,6 @@
 // Blocks of the file to the packed planes and back. Each type says how 32 codes and their scales lie in its block;
 // everything else goes by 32-bit words of four codes.
+#include <algorithm>
 #include <cstring>
 
 #include "core/block_layout.h"
@@ -9,84 +10,102 @@ namespace minigpt4::cpu {
 
 namespace {
 
-void half_bytes(const uint8_t* qs, uint8_t* codes) {
-  for (int i = 0; i < 16; ++i) codes[i] = qs[i] & 15;
-  for (int i = 0; i < 16; ++i) codes[i + 16] = qs[i] >> 4;
-}
+/// What one row gives to the planes of a block of 32 codes: a word for each of their vectors.
+using Planes = uint32_t[8];
 
-/// Ors 16 into the codes whose bit is set.
-void fifth_bits(uint32_t bits, uint8_t* codes) {
-  for (int i = 0; i < 4; ++i, bits >>= 8) {
-    // Byte j of `spread` keeps bit j of eight; adding 127 carries any of them into the byte's top.
-    const uint64_t spread = (uint64_t(bits & 255) * 0x0101010101010101u) & 0x8040201008040201u;
-    const uint64_t sixteen = ((spread + 0x7f7f7f7f7f7f7f7fu) & 0x8080808080808080u) >> 3;
-    uint64_t eight;
-    std::memcpy(&eight, codes + 8 * i, 8);
-    eight |= sixteen;
-    std::memcpy(codes + 8 * i, &eight, 8);
+// Words of one plane, made of eight codes at a time, each in a byte.
+
+uint64_t load_eight(const uint8_t* bytes) {
+  uint64_t eight;
+  std::memcpy(&eight, bytes, sizeof eight);
+  return eight;
+}
+constexpr uint64_t eight_times(uint8_t byte) { return 0x0101010101010101u * byte; }
+
+/// Of the low or high halves of 32 bytes.
+void four_bits(const uint8_t* from, bool high, uint32_t* planes) {
+  for (int i = 0; i < 2; ++i) {
+    const uint64_t first = load_eight(from + 8 * i), second = load_eight(from + 16 + 8 * i);
+    const uint64_t both = high ? (first >> 4 & eight_times(0x0f)) | (second & eight_times(0xf0))
+                               : (first & eight_times(0x0f)) | (second & eight_times(0x0f)) << 4;
+    std::memcpy(planes + 2 * i, &both, sizeof both);
   }
 }
+/// Of bits `shift` and the next of 32 bytes.
+void two_bits(const uint8_t* from, int shift, uint32_t* planes) {
+  for (int i = 0; i < 2; ++i) {
+    const auto part = [&](int k) { return load_eight(from + 16 * i + 8 * k) >> shift & eight_times(3); };
+    const uint64_t apart = part(0) | part(1) << 4;
+    planes[i] = uint32_t(apart) | uint32_t(apart >> 32) << 2;
+  }
+}
+/// Of bit `shift` of 32 bytes.
+void one_bit(const uint8_t* from, int shift, uint32_t* planes) {
+  uint64_t apart = 0;
+  for (int k = 0; k < 4; ++k) apart |= (load_eight(from + 8 * k) >> shift & eight_times(1)) << 2 * k;
+  planes[0] = uint32_t(apart) | uint32_t(apart >> 32) << 1;
+}
+/// Of 32 bits, value n's the bit n: to bit n div 4 of byte n mod 4, by swapping digits of the binary n.
+void one_bit(uint32_t bits, uint32_t* planes) {
+  const auto swap = [&](int shift, uint32_t lower) {
+    const uint32_t differ = (bits >> shift ^ bits) & lower;
+    bits ^= differ | differ << shift;
+  };
+  swap(14, 0x0000cccc);  // 16 and 2
+  swap(7, 0x00aa00aa);   // 8 and 1
+  swap(2, 0x0c0c0c0c);   // 4 and 2
+  swap(1, 0x22222222);   // 2 and 1
+  planes[0] = bits;
+}
 
-/// Where lane `lane` of a record's parts is: halfs at the head, bytes of block `sub` behind it.
+/// One row's place in a record: in the halfs at its head, and in the bytes of each block behind it.
 struct Record {
-  uint8_t* at;
-  const QuantizedFormat& format;
-  int lane;
-  void head(int which, const uint8_t* half) const { std::memcpy(at + 32 * which + 2 * lane, half, 2); }
+  uint8_t *halfs, *blocks;
+  void head(int which, const uint8_t* half) const { std::memcpy(halfs + 32 * which, half, 2); }
   void bytes(int sub, uint8_t first, uint8_t second) const {
-    uint8_t* to = at + format.head_bytes() + 32 * sub + lane;
-    to[0] = first;
-    to[16] = second;
+    blocks[32 * sub] = first;
+    blocks[32 * sub + 16] = second;
   }
 };
 
-// One struct a type: codes(block, sub, out) gives the 32 codes of the sub-block, scales(block, record) the rest. Where a
-// block's codes lie in the file as in the planes, and only words of four bytes change places, words(block) is where they
-// begin, `vectors` how many planes' vectors they fill, and `flipped` which bits turn over.
+// One struct a type: planes(block, sub, out) gives what the row's sub-block has in the planes, scales(block, record) the rest.
 
 struct Q4_0 {
-  static constexpr int vectors = 4;
-  static constexpr uint32_t flipped = 0;
-  static const uint8_t* words(const uint8_t* block) { return block + 2; }
+  // codes of Q4_0, Q4_1, Q5_0 and Q5_1 lie in the file as in the plane
+  static void planes(const uint8_t* block, int, Planes& out) { std::memcpy(out, block + 2, 16); }
   static void scales(const uint8_t* block, const Record& to) { to.head(0, block); }
 };
 struct Q4_1 {
-  static constexpr int vectors = 4;
-  static constexpr uint32_t flipped = 0;
-  static const uint8_t* words(const uint8_t* block) { return block + 4; }
+  static void planes(const uint8_t* block, int, Planes& out) { std::memcpy(out, block + 4, 16); }
   static void scales(const uint8_t* block, const Record& to) {
     to.head(0, block);
     to.head(1, block + 2);
   }
 };
 struct Q5_0 {
-  static void codes(const uint8_t* block, int, uint8_t* out) {
-    half_bytes(block + 6, out);
-    fifth_bits(load_u32(block + 2), out);
+  static void planes(const uint8_t* block, int, Planes& out) {
+    std::memcpy(out, block + 6, 16);
+    one_bit(load_u32(block + 2), out + 4);
   }
   static void scales(const uint8_t* block, const Record& to) { to.head(0, block); }
 };
 struct Q5_1 {
-  static void codes(const uint8_t* block, int, uint8_t* out) {
-    half_bytes(block + 8, out);
-    fifth_bits(load_u32(block + 4), out);
+  static void planes(const uint8_t* block, int, Planes& out) {
+    std::memcpy(out, block + 8, 16);
+    one_bit(load_u32(block + 4), out + 4);
   }
   static void scales(const uint8_t* block, const Record& to) { Q4_1::scales(block, to); }
 };
 struct Q8_0 {
-  static constexpr int vectors = 8;
-  static constexpr uint32_t flipped = 0x80808080;
-  static const uint8_t* words(const uint8_t* block) { return block + 2; }
+  static void planes(const uint8_t* block, int, Planes& out) {
+    for (int i = 0; i < 8; ++i) out[i] = load_u32(block + 2 + 4 * i) ^ 0x80808080;
+  }
   static void scales(const uint8_t* block, const Record& to) { to.head(0, block); }
 };
-
-void two_bits(const uint8_t* qs, int sub, uint8_t* out) {
-  const int shift = 2 * (sub % 4);
-  for (int i = 0; i < 32; ++i) out[i] = uint8_t(qs[32 * (sub / 4) + i] >> shift) & 3;
-}
-
 struct Q2_K {
-  static void codes(const uint8_t* block, int sub, uint8_t* out) { two_bits(block + 16, sub, out); }
+  static void planes(const uint8_t* block, int sub, Planes& out) {
+    two_bits(block + 16 + 32 * (sub / 4), 2 * (sub % 4), out);
+  }
   static void scales(const uint8_t* block, const Record& to) {
     to.head(0, block + 80);
     to.head(1, block + 82);
@@ -94,9 +113,9 @@ struct Q2_K {
   }
 };
 struct Q3_K {
-  static void codes(const uint8_t* block, int sub, uint8_t* out) {
-    two_bits(block + 32, sub, out);
-    for (int i = 0; i < 32; ++i) out[i] |= uint8_t((block[i] >> sub & 1) << 2);
+  static void planes(const uint8_t* block, int sub, Planes& out) {
+    two_bits(block + 32 + 32 * (sub / 4), 2 * (sub % 4), out);
+    one_bit(block, sub, out + 2);
   }
   static uint8_t scale(const uint8_t* packed, int i) {
     const int low = i < 8 ? packed[i] & 15 : packed[i - 8] >> 4, high = packed[8 + i % 4] >> (2 * (i / 4)) & 3;
@@ -108,10 +127,8 @@ struct Q3_K {
   }
 };
 struct Q4_K {
-  static void codes(const uint8_t* block, int sub, uint8_t* out) {
-    const uint8_t* qs = block + 16 + 32 * (sub / 2);
-    const int shift = 4 * (sub % 2);
-    for (int i = 0; i < 32; ++i) out[i] = uint8_t(qs[i] >> shift) & 15;
+  static void planes(const uint8_t* block, int sub, Planes& out) {
+    four_bits(block + 16 + 32 * (sub / 2), sub % 2 == 1, out);
   }
   static void scales(const uint8_t* block, const Record& to) {
     to.head(0, block);
@@ -123,54 +140,23 @@ struct Q4_K {
   }
 };
 struct Q5_K {
-  static void codes(const uint8_t* block, int sub, uint8_t* out) {
-    Q4_K::codes(block + 32, sub, out);
-    for (int i = 0; i < 32; ++i) out[i] |= uint8_t((block[16 + i] >> sub & 1) << 4);
+  static void planes(const uint8_t* block, int sub, Planes& out) {
+    Q4_K::planes(block + 32, sub, out);
+    one_bit(block + 16, sub, out + 4);
   }
   static void scales(const uint8_t* block, const Record& to) { Q4_K::scales(block, to); }
 };
 struct Q6_K {
-  static void codes(const uint8_t* block, int sub, uint8_t* out) {
-    const int half = sub / 4, quarter = sub % 4, low_shift = 4 * (quarter / 2), high_shift = 2 * quarter;
-    const uint8_t *low = block + 64 * half + 32 * (quarter % 2), *high = block + 128 + 32 * half;
-    for (int i = 0; i < 32; ++i) {
-      out[i] = uint8_t((uint8_t(low[i] >> low_shift) & 15) | (uint8_t(high[i] >> high_shift) & 3) << 4);
-    }
+  static void planes(const uint8_t* block, int sub, Planes& out) {
+    const int half = sub / 4, quarter = sub % 4;
+    four_bits(block + 64 * half + 32 * (quarter % 2), quarter >= 2, out);
+    two_bits(block + 128 + 32 * half, 2 * quarter, out + 4);
   }
   static void scales(const uint8_t* block, const Record& to) {
     to.head(0, block + 208);
     for (int sub = 0; sub < 8; ++sub) to.bytes(sub, block[192 + 2 * sub], block[193 + 2 * sub]);
   }
 };
-
-/// What vector j adds to which plane: vector index and left shift for its low, middle and high bits.
-/// planes[vector][row] |= part of words[j][row].
-void add_word_planes(int bits, const uint32_t (&words)[8][kGroup], uint32_t* planes) {
-  const auto plane = [&](int vector) { return planes + vector * kGroup; };
-  for (int j = 0; j < 8; ++j) {
-    const uint32_t* w = words[j];
-    if (bits >= 4) {
-      uint32_t* to = plane(j % 4);
-      for (int r = 0; r < kGroup; ++r) to[r] = j < 4 ? w[r] & 0x0f0f0f0f : to[r] | (w[r] & 0x0f0f0f0f) << 4;
-    }
-    if (bits == 2 || bits == 3 || bits == 6) {
-      uint32_t* to = plane((bits == 6 ? 4 : 0) + j / 4);
-      const int from = bits == 6 ? 4 : 0, shift = 2 * (j % 4);
-      for (int r = 0; r < kGroup; ++r) {
-        const uint32_t two = (w[r] >> from & 0x03030303) << shift;
-        to[r] = j % 4 == 0 ? two : to[r] | two;
-      }
-    }
-    if (bits == 3 || bits == 5) {
-      uint32_t* to = plane(bits == 3 ? 2 : 4);
-      const int from = bits - 1;
-      for (int r = 0; r < kGroup; ++r) {
-        const uint32_t one = (w[r] >> from & 0x01010101) << j;
-        to[r] = j == 0 ? one : to[r] | one;
-      }
-    }
-  }
-}
 
 /// Four codes of vector j back out of the planes.
 uint32_t code_word(int bits, const uint8_t* block, int lane, int j) {
@@ -185,25 +171,27 @@ uint32_t code_word(int bits, const uint8_t* block, int lane, int j) {
   return code;
 }
 
-/// The planes of one block of each row; `first`: the first row's.
-template <class Block>
-void add_planes(const QuantizedFormat& format, const TypeInfo& of, const uint8_t* first, size_t row, int rows,
-                uint32_t* planes) {
-  if constexpr (requires { Block::vectors; }) {
-    for (int r = 0; r < rows; ++r) {
-      const uint8_t* words = Block::words(first + size_t(r) * row);
-      for (int v = 0; v < Block::vectors; ++v) planes[v * kGroup + r] = load_u32(words + 4 * v) ^ Block::flipped;
-    }
-  } else {
-    alignas(64) uint8_t codes[32];
-    alignas(64) uint32_t words[8][kGroup] = {};
-    for (int sub = 0; sub < int(of.block_values / 32); ++sub) {
-      for (int r = 0; r < rows; ++r) {
-        Block::codes(first + size_t(r) * row, sub, codes);
-        for (int j = 0; j < 8; ++j) words[j][r] = load_u32(codes + 4 * j);
+// g++ and clang have vectors for what every machine's registers hold, and find the shuffles in these lists.
+typedef uint32_t Words __attribute__((vector_size(16)));
+
+Words first_words(Words a, Words b) { return Words{a[0], b[0], a[1], b[1]}; }
+Words last_words(Words a, Words b) { return Words{a[2], b[2], a[3], b[3]}; }
+Words first_pairs(Words a, Words b) { return Words{a[0], a[1], b[0], b[1]}; }
+Words last_pairs(Words a, Words b) { return Words{a[2], a[3], b[2], b[3]}; }
+
+/// planes[vector][row] = of[row][vector], four by four.
+void transpose(const Planes (&of)[kGroup], int vectors, uint32_t* planes) {
+  for (int v = 0; v < vectors; v += 4) {
+    for (int r = 0; r < kGroup; r += 4) {
+      Words in[4];
+      for (int i = 0; i < 4; ++i) std::memcpy(&in[i], &of[r + i][v], sizeof in[i]);
+      const Words first01 = first_words(in[0], in[1]), first23 = first_words(in[2], in[3]);
+      const Words last01 = last_words(in[0], in[1]), last23 = last_words(in[2], in[3]);
+      const Words out[4] = {first_pairs(first01, first23), last_pairs(first01, first23), first_pairs(last01, last23),
+                            last_pairs(last01, last23)};
+      for (int i = 0; i < std::min(4, vectors - v); ++i) {
+        std::memcpy(planes + (v + i) * kGroup + r, &out[i], sizeof out[i]);
       }
-      add_word_planes(format.bits, words, planes);
-      planes += format.block_code_bytes() / sizeof(uint32_t);
     }
   }
 }
@@ -211,17 +199,26 @@ void add_planes(const QuantizedFormat& format, const TypeInfo& of, const uint8_t
 template <class Block>
 void pack_group(const QuantizedFormat& format, Type type, const uint8_t* source, int rows, int64_t cols,
                 uint8_t* group) {
-  const TypeInfo& of = info(type);
-  const size_t row = row_bytes(type, uint64_t(cols));
-  const size_t code_bytes = of.block_values / 32 * format.block_code_bytes();
-  uint8_t* const scales = group + format.code_bytes(cols);
-  if (rows < kGroup) std::memset(group, 0, format.group_bytes(cols));
-  for (int64_t b = 0; b < cols / of.block_values; ++b) {
-    const uint8_t* const first = source + b * of.block_bytes;
+  // in variables: bytes are written below, and for all the compiler knows they could be the format's own
+  const int block_values = info(type).block_values, bits = format.bits;
+  const size_t block_bytes = info(type).block_bytes, row = row_bytes(type, uint64_t(cols));
+  const size_t plane_bytes = format.block_code_bytes(), head_bytes = format.head_bytes();
+  const size_t code_bytes = format.code_bytes(cols), record_bytes = format.record_bytes();
+  if (rows < kGroup) std::memset(group + code_bytes, 0, format.group_bytes(cols) - code_bytes);
+  uint8_t *planes = group, *record = group + code_bytes;
+  alignas(64) Planes of_rows[kGroup] = {};
+  for (int64_t b = 0; b < cols / block_values; ++b, record += record_bytes) {
+    const uint8_t* const first = source + size_t(b) * block_bytes;
+    // The next group's rows come in as one stream: sixteen streams are more than a processor looks ahead in.
+    const uint8_t* const next = source + size_t(kGroup) * (row + size_t(b) * block_bytes);
+    for (size_t at = 0; at < kGroup * block_bytes; at += 64) __builtin_prefetch(next + at);
     for (int r = 0; r < rows; ++r) {
-      Block::scales(first + size_t(r) * row, Record{scales + b * format.record_bytes(), format, r});
+      Block::scales(first + size_t(r) * row, Record{record + 2 * r, record + head_bytes + r});
     }
-    add_planes<Block>(format, of, first, row, rows, reinterpret_cast<uint32_t*>(group + b * code_bytes));
+    for (int sub = 0; sub < block_values / 32; ++sub, planes += plane_bytes) {
+      for (int r = 0; r < rows; ++r) Block::planes(first + size_t(r) * row, sub, of_rows[r]);
+      transpose(of_rows, bits, reinterpret_cast<uint32_t*>(planes));
+    }
   }
 }
 

@@ -1,0 +1,9 @@
+// Touches as much memory as its argument says and holds it until its parent ends it.
+
+const PIECE = 2 ** 28;
+
+const held: Buffer[] = [];
+for (let left = Number(process.argv[2]); left > 0; left -= PIECE)
+  held.push(Buffer.allocUnsafeSlow(Math.min(left, PIECE)).fill(1));
+process.on('disconnect', () => process.exit());
+process.send!(held.length);
