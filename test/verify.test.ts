@@ -106,6 +106,7 @@ suiteOf('what is allowed depends on what computes and on the weights', () => {
   assert.equal([amx.stage, amx.gradient, amx.movedValues], [2e-4, 2e-4, false]);
   assert.is(tolerance(cpu, 'f32').movedValues, true);
   assert.match(amx.because, /bfloat16/);
+  assert.not.match(tolerance({ ...cpu, device: 'cpu amx, 1 thread' }, 'q8_0').because, /bfloat16/);
   for (const info of [cpu, gpu]) {
     const { direction, movement } = tolerance(info, 'f16');
     // the opposite, or any other, direction is 1 or more

@@ -126,7 +126,7 @@ async function prepare(group: Group, participant: Participant, session: Session)
   };
 }
 
-/** A new process with everything loaded, `before` that when it is ready to. Error DoesNotFit: not beside what is loaded already. */
+/** A new process with everything loaded; `before` runs once the process is up, right before it loads. Error DoesNotFit: not beside what is loaded already. */
 async function start(
   one: Ready,
   session: Session,

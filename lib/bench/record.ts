@@ -75,7 +75,7 @@ export interface Loading extends Subject {
   peakBytes?: number;
   /** Of its own when loaded. */
   ownBytes?: number;
-  /** What another process took to touch as much memory right before each load. */
+  /** Milliseconds that another process took to touch as much memory, or what was unused of it, right before each load. */
   touchedMs?: number[];
 }
 

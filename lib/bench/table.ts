@@ -113,7 +113,7 @@ function languageTable(record: BenchRecord): Table {
   return {
     title:
       'Language models, tokens/s · share of the limit · times node-llama-cpp. pp: reading a prompt; tg: writing; ' +
-      '8 chats: writing for all together, · times a single one. Loads: from the cache / from the disk. Peak: · times the file',
+      '8 chats: writing for all together, · times a single one. Loads: median from the cache / from the disk, right after another process has touched and freed as much memory; on a virtual machine they can vary by factors. Peak: · times the file',
     head: ['model', 'program', ...columns, '8 chats', 'loads', 'memory peak'],
     rows,
   };

@@ -15,9 +15,9 @@ const LEFT_BYTES = 2 ** 29;
  * system does not tell what is unused. Errors: ERR_INTERNAL (the process ended early), ERR_ABORTED.
  */
 export async function touchMemory(bytes: number, signal: AbortSignal): Promise<number | undefined> {
+  if (signal.aborted) throw abortedError(signal);
   const unused = unusedMemory();
   if (unused === undefined) return undefined;
-  const began = performance.now();
   const child = fork(
     fileURLToPath(new URL(`touch-memory-process${EXTENSION}`, import.meta.url)),
     [String(Math.max(0, Math.min(bytes, unused - LEFT_BYTES)))],
@@ -28,8 +28,8 @@ export async function touchMemory(bytes: number, signal: AbortSignal): Promise<n
   try {
     return await new Promise<number>((done, failed) => {
       let took: number | undefined;
-      child.once('message', () => {
-        took = performance.now() - began;
+      child.once('message', (ms) => {
+        took = Number(ms);
         end();
       });
       child.once('error', (cause) =>

@@ -60,12 +60,13 @@ export function tolerance(
     // are spread normally 0.8 e are below a share e of a typical one; one of n that goes the other way adds 2 / n to 1 - cosine
     movement: Math.max(float32, 1.6 * gradient),
     movedValues: !onGpu && !onAmx,
-    because: onAmx && !onGpu ? 'float weights as two bfloat16, float32 sums in another order' : because(onGpu, type),
+    because: because(onGpu, onAmx, type),
   };
 }
 
-function because(onGpu: boolean, type: WritableType): string {
-  if (!onGpu) return 'float32 sums in another order';
+function because(onGpu: boolean, onAmx: boolean, type: WritableType): string {
+  const inHalves = onAmx && (type === 'f32' || type === 'f16' || type === 'bf16');
+  if (!onGpu) return `${inHalves ? 'float weights as two bfloat16, ' : ''}float32 sums in another order`;
   if (type === 'f32') return 'attention in f16, the rest in float32';
   if (type === 'f16' || type === 'bf16') return `activations in ${type}, attention in f16, gradients in bf16`;
   return 'activations in 8 bits, attention in f16, gradients in bf16';

@@ -133,7 +133,9 @@ TEST("ops: matmul with quantized weights") {
     for (const Case& c :
          {Case{1, 100, 512}, Case{37, 40, super ? 768 : 352, true}, Case{257, 17, 256, false, Accumulate::yes},
           Case{4, 33, super ? 256 : 32, true, Accumulate::yes}, Case{270, 3, 256},
-          Case{15, 90, 256, true, Accumulate::yes}}) {  // so few products that a piece has three groups
+          Case{15, 90, 256, true, Accumulate::yes},  // so few products that pieces may have three groups
+          // a single row that asks ahead: of short groups, and of long ones
+          Case{1, 200, 512}, Case{1, 136, 4352, true}}) {
       check_case(type, c, weights(type, c.rows, c.cols, 6));
       check_case(type, c, random_blocks(type, c.rows, c.cols, 7));
     }

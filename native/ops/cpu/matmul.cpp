@@ -77,7 +77,7 @@ void CpuOps::products(std::span<const Product> of, const Rows& rows, int T) {
       pieces += shares.back().cut.pieces();
     }
     Runs runs(pieces, threads_.threads());
-    const bool alone = prepared.T == 1;  // only a single row's kernels ask for the piece behind theirs
+    const bool alone = prepared.T == 1;  // more rows wait for their work, not for memory
     threads_.parallel_for(pieces, 1, [&](int64_t begin, int64_t end, int thread) {
       float* const scratch = prepared.scratch + thread * prepared.scratch_each;
       for (int64_t turn = begin; turn < end; ++turn) {

@@ -1,5 +1,5 @@
-// Blocks of the file to the packed planes and back. Each type says how 32 codes and their scales lie in its block;
-// everything else goes by 32-bit words of four codes.
+// Blocks of the file to the packed planes and back. Each type says which words of planes its block's codes make, how they
+// are read back, and where its scales lie; everything else goes by 32-bit words of four codes.
 #include <algorithm>
 #include <cstring>
 

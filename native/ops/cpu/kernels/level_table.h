@@ -46,7 +46,7 @@ constexpr Level table(const char* name) {
           .product_depth = 1,
           .product_groups = 4,  // whose weights and sums share level 2 with the activations
           .quantized_rows = kQuantizedRows,
-          .quantized_groups = kGroupsAtOnce > 1 ? kGroupsAtOnce : 4,  // likewise
+          .quantized_groups = kGroupsAtOnce > 1 ? kGroupsAtOnce : 4,  // what is multiplied at once, or likewise
           .make_tile = interleave_tile,
           .quantized_scratch = no_scratch,
           .matmul_float = matmul_float,

@@ -54,7 +54,7 @@ inline Codes code_vector(const uint8_t* block) {
   }
 }
 
-/// How many bytes ahead of its use a row asks for weights that nothing has asked for yet.
+/// How many bytes ahead of its use a row asks for weights where no row before has asked for the group.
 constexpr int kAhead = 1024;
 
 struct BlockScales {

@@ -35,7 +35,7 @@ template <int kind, int R, int G>
                                   float* out) {
   constexpr int bits = kind / 8;
   constexpr bool minimum = kind & 4, halves = kind & 2;
-  static_assert(kParts == 1 && !halves);
+  static_assert(kParts == 1 && !halves && !kRowPairs);  // pairs of rows lie otherwise
   const int64_t blocks = m.cols / 32;
   const size_t scales_at = m.scales_at, group_bytes = m.group_bytes;
   const int8_t* const activations = m.q;
