@@ -10,12 +10,14 @@ import { bytesPerToken, encodingOperations, promptOperations } from '../lib/benc
 import { PEERS } from '../lib/bench/peers.js';
 import { parseModels, planGroups, type Scope } from '../lib/bench/plan.js';
 import { betterLimits, recordText, timesOf, type BenchRecord, type Limits, type Result } from '../lib/bench/record.js';
+import { ScriptProcess } from '../lib/bench/script-process.js';
 import { planLlm, planVision, plannedTensors, VISIONS, writeSynthetic } from '../lib/bench/synthetic.js';
 import { markdownOf, textOf } from '../lib/bench/table.js';
 import { nameOf } from '../lib/bench/measured-test.js';
 import { newestRecord, withTables } from '../scripts/bench-table.js';
 import { read } from './checkout.js';
 import { minigpt4, script } from './command.js';
+import { rejects } from './rejects.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'minigpt4-test-bench-'));
 const bench = suite('bench');
@@ -205,6 +207,23 @@ function runs(pid: number): boolean {
     return false;
   }
 }
+
+bench('a process that says nothing in time is ended, one that ends early tells why', async () => {
+  const failure = async (words: string[], limitMs: number): Promise<string> => {
+    const touching = new ScriptProcess('touch-memory-process', 'the process', undefined, words);
+    try {
+      return (await rejects('ERR_INTERNAL', touching.answer(limitMs))).message;
+    } finally {
+      await touching.close();
+      assert.not(runs(touching.pid!));
+    }
+  };
+  assert.match(await failure([String(2 ** 20)], 1), /^the process did not answer in 0.001 s$/);
+  assert.match(
+    await failure(['many'], 60_000),
+    /^the process ended by exit code 1: .*expected a number of bytes, found "many"/,
+  );
+});
 
 bench('the busy neighbour ends with its parent, also while it is busy', async () => {
   const { signal, stdout, stderr } = await script(`

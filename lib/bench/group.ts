@@ -161,7 +161,7 @@ async function measureLoading(one: Ready, session: Session): Promise<void> {
   const touchedMs: number[] = [];
   const load = async (): Promise<Run> => {
     const { process, load } = await start(one, session, async () => {
-      const ms = await touchMemory(participant.memoryBytes, session.signal);
+      const ms = await touchMemory(participant.memoryBytes, RUN_LIMIT_MS, session.signal);
       if (ms !== undefined) touchedMs.push(rounded(ms));
     });
     memory = process.memory();
