@@ -1,8 +1,10 @@
 // Files that cannot be mapped, and files that change under the mapping.
 #include "core/mapped_file.h"
 
+#include <atomic>
 #include <chrono>
 #include <filesystem>
+#include <thread>
 #include <vector>
 
 #include <fcntl.h>
@@ -14,6 +16,7 @@
 
 #include "check.h"
 #include "core/sigbus_guard.h"
+#include "core/thread_pool.h"
 #include "temporary_folder.h"
 
 using namespace minigpt4;
@@ -64,6 +67,31 @@ TEST("mapped file: truncated while in use") {
 
   // Growing back does not hide that zeros were read.
   std::filesystem::resize_file(path, 40 * page);
+  CHECK_ERROR(code::file_changed, "could not be read", file.check_unchanged());
+}
+
+TEST("mapped file: truncated while threads of a pool read it") {
+  const check::TemporaryFolder folder;
+  const size_t page = size_t(sysconf(_SC_PAGESIZE)), pages = 200;
+  const std::string path = folder.file("a", std::string(pages * page, '\1'));
+  const MappedFile file(path);
+  ThreadPool pool(3);
+  std::atomic<int64_t> sum = 0, pieces = 0;
+  std::atomic<bool> truncated = false;
+  pool.parallel_for(int64_t(pages), 1, [&](int64_t begin, int64_t end, int) {
+    // pieces begun before the truncation may be read meanwhile, no later one
+    const int64_t before = pieces.fetch_add(1);
+    if (before == int64_t(pages / 4)) {
+      std::filesystem::resize_file(path, page);
+      truncated = true;
+    }
+    while (before > int64_t(pages / 4) && !truncated) std::this_thread::yield();
+    for (int64_t i = begin; i < end; ++i) {
+      for (size_t at = 0; at < page; ++at) sum += int64_t(file.data()[size_t(i) * page + at]);
+    }
+  });
+  CHECK(sum >= int64_t(page) && sum <= int64_t((pages / 4 + 1) * page));
+  std::filesystem::resize_file(path, pages * page);  // so that only what was read tells of it
   CHECK_ERROR(code::file_changed, "could not be read", file.check_unchanged());
 }
 
