@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { addon, type NativeModel, type TypeName } from '../lib/addon.js';
 import { threadTimes, threadUse } from '../lib/bench/machine.js';
+import { middle } from '../lib/bench/measured-test.js';
 import { LLMS, writeLlm, writeVision } from '../lib/bench/synthetic.js';
 
 const { values } = parseArgs({
@@ -24,8 +25,6 @@ const { values } = parseArgs({
   },
 });
 const pictures = Number(values.pictures);
-
-const median = (times: number[]): number => times.sort((a, b) => a - b)[times.length >> 1] ?? NaN;
 
 /** Milliseconds a picture on the clock, and of all threads on a core. */
 async function once(model: NativeModel): Promise<{ ms: number; coreMs: number }> {
@@ -73,8 +72,8 @@ try {
       const { imageBatch, device, memory } = model.info();
       const activations = memory.find(({ owner }) => owner === 'activations')?.bytes ?? 0;
       console.log(
-        `${device}, ${type}, ${imageBatch} at once: ${median(times[i]!.ms).toFixed(1)} ms a picture, ` +
-          `${median(times[i]!.coreMs).toFixed(1)} ms on a core, ${(activations / 2 ** 20).toFixed(0)} MiB of activations`,
+        `${device}, ${type}, ${imageBatch} at once: ${middle(times[i]!.ms).toFixed(1)} ms a picture, ` +
+          `${middle(times[i]!.coreMs).toFixed(1)} ms on a core, ${(activations / 2 ** 20).toFixed(0)} MiB of activations`,
       );
       await model.close();
     }
