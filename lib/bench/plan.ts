@@ -5,6 +5,7 @@ import { nearest } from '../nearest.js';
 import { MODEL_FILE, onnxBytes, writeOnnxVit, type OnnxType } from './onnx-vit.js';
 import type { PeerName } from './peers.js';
 import type { PlannedFile } from './files.js';
+import { isOfVit } from './operations.js';
 import type { LimitName } from './record.js';
 import {
   LLMS,
@@ -68,6 +69,8 @@ const SHORT = 64;
 const LONG = 512;
 const CHATS: Test = { kind: 'chats', chats: 8, count: 32 };
 const PREFILL: Test = { kind: 'prompt', count: SHORT };
+/** What a program without a Q-Former does, too. */
+const VIT: Test = { kind: 'vit' };
 const DECODE: Test = { kind: 'generate', count: SHORT };
 /** Shorter: a program that collapses takes minutes for more. */
 const BUSY: Test[] = [PREFILL, { kind: 'generate', count: 16 }];
@@ -182,7 +185,16 @@ function visionGroup(name: string, types: TypeName[], scope: Scope): Group {
     const { tensors } = files.vision;
     return {
       tensors,
-      ...{ program: 'minigpt4', type, level: at, threads, tests: [{ kind: 'encode' }], files, loads, busyTests: [] },
+      ...{
+        program: 'minigpt4',
+        type,
+        level: at,
+        threads,
+        tests: [{ kind: 'encode' }, VIT],
+        files,
+        loads,
+        busyTests: [],
+      },
       limits: type === 'q8_0' ? ['tileInt8', 'dot'] : ['tileBf16', 'fma'],
       memoryBytes: memoryOf('minigpt4', files),
     };
@@ -190,8 +202,8 @@ function visionGroup(name: string, types: TypeName[], scope: Scope): Group {
   const theirs = (type: OnnxType): Participant => {
     const files = { onnx: onnxFile(name, type) };
     return {
-      tensors: visionFile(name, 'f32', SMALLEST).tensors.filter((tensor) => tensor.name.startsWith('v.')),
-      ...{ program: 'onnxruntime-node', type, threads, tests: [{ kind: 'encode' }], files, loads: true, busyTests: [] },
+      tensors: visionFile(name, 'f32', SMALLEST).tensors.filter(isOfVit),
+      ...{ program: 'onnxruntime-node', type, threads, tests: [VIT], files, loads: true, busyTests: [] },
       limits: type === 'int8' ? ['tileInt8', 'dot'] : ['tileBf16', 'fma'],
       memoryBytes: memoryOf('onnxruntime-node', files),
     };
