@@ -49,7 +49,7 @@ export interface ChatOptions extends Omit<GenerateOptions, 'signal'> {
  */
 export type Device = 'auto' | 'cpu' | 'cuda' | `cuda:${number}` | 'simt' | `simt:${number}`;
 /** Instruction set levels of the CPU. */
-export type CpuLevel = 'scalar' | 'avx2' | 'avx512' | 'amx' | 'neon' | 'neon-i8mm';
+export type CpuLevel = 'scalar' | 'avx2' | 'avx-vnni' | 'avx512' | 'amx' | 'neon' | 'neon-i8mm';
 
 /** Number types of cached keys and values. */
 export type KvType = 'f16' | 'f32' | 'q8_0';
@@ -109,7 +109,7 @@ export function meantDevice(word: string): string | undefined {
 /** Of options and of configurations. */
 export const deviceRule = z.string().regex(/^(auto|cpu|(cuda|simt)(:\d{1,3})?)$/);
 export const deviceWords = "'auto', 'cpu', 'cuda' or 'cuda:N'";
-const cpuLevels = ['scalar', 'avx2', 'avx512', 'amx', 'neon', 'neon-i8mm'];
+const cpuLevels = ['scalar', 'avx2', 'avx-vnni', 'avx512', 'amx', 'neon', 'neon-i8mm'];
 const whole = (least: number, largest: number) => z.number().int().min(least).max(largest);
 /** Pictures at once: `native/models/placement.h`. */
 const mostImages = 32;

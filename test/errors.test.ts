@@ -139,7 +139,7 @@ errors('a wrong option is named with what was expected and found', () => {
   );
   assert.match(
     failure(() => checkOptions(loadRules, { cpuLevel: 'avx' }, 'x')).message,
-    /cpuLevel: expected one of scalar, avx2, avx512, amx, neon, neon-i8mm, found "avx" \(did you mean avx2\?\)$/,
+    /cpuLevel: expected one of scalar, avx2, avx-vnni, avx512, amx, neon, neon-i8mm, found "avx" \(did you mean avx2\?\)$/,
   );
   for (const device of ['auto', 'cpu', 'cuda', 'cuda:1'])
     assert.equal(checkOptions(loadRules, { device, cpuLevel: 'scalar' }, 'x'), { device, cpuLevel: 'scalar' });

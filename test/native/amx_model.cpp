@@ -1,4 +1,4 @@
-// Adds the models of level "amx" to the levels that tests run on.
+// Adds the models of levels "amx" and "avx-vnni" to the levels that tests run on.
 #include <stdexcept>
 #include <string>
 
@@ -12,6 +12,7 @@ namespace minigpt4::cpu {
 const Level& level_amx_model();
 #ifdef MINIGPT4_LEVEL_AVX512
 const Level& level_amx_model_avx512();
+const Level& level_avx_vnni_model();
 #endif
 
 namespace {
@@ -25,7 +26,10 @@ namespace {
     }
     return false;
   }();
-  if (avx512) add_level(level_amx_model_avx512());
+  if (avx512) {
+    add_level(level_avx_vnni_model());
+    add_level(level_amx_model_avx512());
+  }
 #endif
   return true;
 }

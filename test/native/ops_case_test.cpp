@@ -80,6 +80,8 @@ TEST("ops: level neon-i8mm takes part") { expect_level("neon-i8mm"); }
 #else
 TEST("ops: level avx2 takes part") { expect_level("avx2"); }
 
+TEST("ops: level avx-vnni takes part") { expect_level("avx-vnni"); }  // its model does where avx512 does
+
 TEST("ops: level avx512 takes part") { expect_level("avx512"); }
 
 TEST("ops: level amx takes part") { expect_level("amx"); }  // its models do everywhere

@@ -24,7 +24,7 @@ namespace {
 
 struct Features {
   // with all that the level of that name needs
-  bool avx2 = false, avx512 = false, amx = false, neon = false, neon_i8mm = false;
+  bool avx2 = false, avx_vnni = false, avx512 = false, amx = false, neon = false, neon_i8mm = false;
 };
 
 #if defined(__aarch64__) && defined(__APPLE__)
@@ -54,6 +54,7 @@ Features features() {
   found.avx512 = found.avx2 && f && dq && bw && vl && vnni && (saved & zmm) == zmm;
   const bool amx_bf16 = bit(d, 22), amx_tile = bit(d, 24), amx_int8 = bit(d, 25);
   found.amx = found.avx512 && amx_bf16 && amx_tile && amx_int8 && (saved & tiles) == tiles;
+  if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) found.avx_vnni = found.avx2 && bit(a, 4);
 #elif defined(__aarch64__) && defined(__linux__)
   constexpr unsigned long dot_products = 1ul << 20, matrix_products = 1ul << 13;  // HWCAP_ASIMDDP, HWCAP2_I8MM
   found.neon = (getauxval(AT_HWCAP) & dot_products) != 0;
@@ -90,6 +91,9 @@ std::vector<const Level*> available_levels() {
   levels.insert(levels.end(), added_levels().begin(), added_levels().end());
 #ifdef MINIGPT4_LEVEL_AVX2
   if (cpu.avx2) levels.push_back(&level_avx2());
+#endif
+#ifdef MINIGPT4_LEVEL_AVX_VNNI
+  if (cpu.avx_vnni) levels.push_back(&level_avx_vnni());
 #endif
 #ifdef MINIGPT4_LEVEL_AVX512
   if (cpu.avx512) levels.push_back(&level_avx512());

@@ -34,6 +34,10 @@ inline double fma_peak(int64_t rounds, const PeakSeed& seed) {
 using Dot = __m512i;
 inline Dot dot_step(Dot sum, Dot& a, Dot b) { return _mm512_dpbusd_epi32(sum, a, b); }
 inline Dot dot_set(uint8_t x) { return _mm512_set1_epi8(char(x)); }
+#elif defined(__AVXVNNI__)
+using Dot = __m256i;
+inline Dot dot_step(Dot sum, Dot& a, Dot b) { return _mm256_dpbusd_avx_epi32(sum, a, b); }
+inline Dot dot_set(uint8_t x) { return _mm256_set1_epi8(char(x)); }
 #elif defined(__AVX2__)
 using Dot = __m256i;
 inline Dot dot_step(Dot sum, Dot& a, Dot b) {

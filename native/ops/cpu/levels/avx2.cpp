@@ -4,6 +4,8 @@
 #include "ops/cpu/levels/level.h"
 
 #include "ops/cpu/kernels/simd_avx2.h"
+// its product of bytes
+#include "ops/cpu/kernels/dot_avx2.h"
 
 namespace minigpt4::cpu::MINIGPT4_LEVEL {
 constexpr int kRows = 6, kSums = 12, kQuantizedRows = 4, kGroupsAtOnce = 1;

@@ -230,6 +230,9 @@ const Level& level_scalar();
 #ifdef MINIGPT4_LEVEL_AVX2
 const Level& level_avx2();
 #endif
+#ifdef MINIGPT4_LEVEL_AVX_VNNI
+const Level& level_avx_vnni();
+#endif
 #ifdef MINIGPT4_LEVEL_AVX512
 const Level& level_avx512();
 #endif
