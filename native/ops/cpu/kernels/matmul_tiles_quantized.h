@@ -11,8 +11,8 @@
 // of sums, 20; loads of 512 bits, two a cycle, 16 + 8 of the two tiles, 16 of results and 4 of sums, 22, and the 16 of d
 // beside them; the two 512-bit ports 3 instructions a row, 24 (with minimums 4, 32; Q3_K and Q6_K 5, 40; Q2_K 7, 56). So the
 // vectors bound it, if not by much: 16384 operations in 24 cycles, 2.0 TOPS a core at 3 GHz at best, where dot products of
-// vectors (8 more instructions a row) would give 0.6. llvm-mca finds no chain and no front end that would be slower than
-// these ports; it knows nothing of tiles.
+// vectors (8 more instructions a row) would give 0.6. Computed, not measured: llvm-mca finds no chain and no front end slower
+// than these ports, and knows nothing of tiles.
 #pragma once
 
 namespace minigpt4::cpu::MINIGPT4_LEVEL {
