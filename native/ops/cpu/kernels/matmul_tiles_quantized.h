@@ -21,8 +21,9 @@ namespace minigpt4::cpu::MINIGPT4_LEVEL {
 /// than unpacking to registers, a row 2 instead of 5.5; and below some ten rows the weights come from memory more slowly
 /// than either uses them.
 constexpr int kFewestTileRows = 6;
-/// What is unpacked at a time: its codes (32 KiB) stay in level 1 or near it while every tile of rows goes by.
-constexpr int kChunkGroups = 4, kChunkBlocks = 16;
+/// What is unpacked at a time: while every tile of rows goes by, its codes (16 KiB) and scales (2 KiB, of Q2_K 8) stay in
+/// level 1 (48 KiB) beside the results (8 KiB) and what a tile needs, sums and activations (4 KiB each).
+constexpr int kChunkGroups = 4, kChunkBlocks = 8;
 /// Results of a step.
 constexpr int kStepDots = 4;
 
