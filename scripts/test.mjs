@@ -1,8 +1,8 @@
 // `npm test`: builds what the tests need, runs every check and ends with the line "N passed, N failed" (and skipped ones, if any).
-//   --quick        leaves out the kernels and ARM's levels, clang-tidy, the sanitizer build and the fuzz targets
-//   --only STEP    only this step (may be repeated): native, gpu, kernels, arm, lib, types, lint, tidy, sanitize, fuzz
+//   --quick        leaves out the kernels, ARM's and AMX's levels, clang-tidy, the sanitizer build and the fuzz targets
+//   --only STEP    only this step (may be repeated): native, gpu, kernels, arm, lib, amx, types, lint, tidy, sanitize, fuzz
 //   --fuzz-seconds N  how long each fuzz target runs (5)
-//   WORD...        of the step `lib` only test files whose name contains a word, of `native` tests whose name does
+//   WORD...        of the steps `lib` and `amx` only test files whose name contains a word, of `native` tests whose name does
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -10,8 +10,8 @@ import { basename, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { filesBelow, llvmTool, llvmVersion, nativeFiles, root, run } from './commands.mjs';
 
-const steps = ['native', 'gpu', 'kernels', 'arm', 'lib', 'types', 'lint', 'tidy', 'sanitize', 'fuzz'];
-const slowSteps = ['kernels', 'arm', 'tidy', 'sanitize', 'fuzz'];
+const steps = ['native', 'gpu', 'kernels', 'arm', 'lib', 'amx', 'types', 'lint', 'tidy', 'sanitize', 'fuzz'];
+const slowSteps = ['kernels', 'arm', 'amx', 'tidy', 'sanitize', 'fuzz'];
 const { values: options, positionals: words } = parseArgs({
   options: {
     quick: { type: 'boolean', default: false },
@@ -206,22 +206,58 @@ async function lib() {
     if (!(await build('configuration', 'cmake', ['-S', '.', '-B', folder, ...withTests]))) return;
     if (!(await build('the emulated device', 'cmake', target))) return;
   }
-  const files = filesBelow('test', /\.test\.ts$/).filter(
-    (file) => words.length === 0 || words.some((word) => basename(file).includes(word)),
-  );
+  const files = libTestFiles();
   if (files.length === 0 && words.length === 0)
     report('test/*.test.ts', { failed: 1, output: 'there are no test files' });
-  for (const file of files) {
-    const result = await run(process.execPath, ['--import', 'tsx', file]);
-    const count = (word) => Number(result.output.match(new RegExp(`^  ${word}: +(\\d+)$`, 'm'))?.[1] ?? 0);
-    const [passed, skipped] = [count('Passed'), count('Skipped')];
-    let failed = count('Total') - passed;
-    let why = result.code === null ? `killed by ${result.signal}` : undefined;
-    const forgotten = suitesNotRun(readFileSync(join(root, file), 'utf8'));
-    if (forgotten.length > 0) why = `never run: ${forgotten.join(', ')}`;
-    else if (passed + failed + skipped === 0) why ??= `no test was run, exit code ${result.code}`;
-    if (failed === 0 && (why !== undefined || result.code !== 0)) failed = 1;
-    report(file, { ...result, passed, failed, skipped, why });
+  for (const file of files) await libTest(file);
+}
+
+/** Those that the words pick. */
+function libTestFiles() {
+  return filesBelow('test', /\.test\.ts$/).filter(
+    (file) => words.length === 0 || words.some((word) => basename(file).includes(word)),
+  );
+}
+
+/** Runs a file of uvu's tests. `where`: said behind its name. */
+async function libTest(file, env = {}, where = '') {
+  const result = await run(process.execPath, ['--import', 'tsx', file], { env });
+  const count = (word) => Number(result.output.match(new RegExp(`^  ${word}: +(\\d+)$`, 'm'))?.[1] ?? 0);
+  const [passed, skipped] = [count('Passed'), count('Skipped')];
+  let failed = count('Total') - passed;
+  let why = result.code === null ? `killed by ${result.signal}` : undefined;
+  const forgotten = suitesNotRun(readFileSync(join(root, file), 'utf8'));
+  if (forgotten.length > 0) why = `never run: ${forgotten.join(', ')}`;
+  else if (passed + failed + skipped === 0) why ??= `no test was run, exit code ${result.code}`;
+  if (failed === 0 && (why !== undefined || result.code !== 0)) failed = 1;
+  report(`${file}${where}`, { ...result, passed, failed, skipped, why });
+}
+
+/**
+ * What depends on how float weights are multiplied, at the level "amx" with its tile unit in plain C++ (test/native/amx_model.h): what a machine
+ * that has the unit would find.
+ */
+async function amx() {
+  const vectors = process.platform === 'linux' && /\bavx512_vnni\b/.test(readFileSync('/proc/cpuinfo', 'utf8'));
+  if (!vectors) return report("tests on AMX's model", { skipped: 1, why: 'its level has the vectors of AVX-512' });
+  const folder = join('out', 'Release');
+  const target = ['--build', folder, '--target', 'minigpt4_modelled', ...parallel];
+  const built =
+    (await build('configuration', 'cmake', ['-S', '.', '-B', folder, ...withTests])) &&
+    (await build("the addon with AMX's model", 'cmake', target));
+  if (!built) return;
+  const env = { MINIGPT4_PREBUILD: join(root, folder, 'modelled'), MINIGPT4_CPU_LEVEL: 'amx-model-avx512' };
+  const where = ", on AMX's model";
+  const sensitive = ['layout.test.ts', 'together.test.ts', 'trainer.test.ts'];
+  for (const file of libTestFiles()) {
+    if (sensitive.includes(basename(file))) await libTest(file, env, where);
+  }
+  if (words.length > 0 && !words.some((word) => 'verify'.includes(word))) return;
+  for (const fixture of ['tiny-llama2', 'tiny-gqa']) {
+    for (const type of ['f32', 'f16', 'bf16', 'q4_0']) {
+      const verify = ['dist/cli/main.js', 'verify', join('test', 'fixtures', fixture), '--type', type];
+      await check(`verify ${fixture}, ${type}${where}`, process.execPath, verify, { env });
+    }
   }
 }
 
@@ -251,12 +287,13 @@ async function fuzz() {
 }
 
 const started = performance.now();
-if (wanted('native') || wanted('gpu') || wanted('lib')) {
+if (wanted('native') || wanted('gpu') || wanted('lib') || wanted('amx')) {
   // what `npm install` built, brought up to date: seconds when nothing changed
   const built = await build('addon and lib', process.execPath, ['scripts/compile.mjs']);
   if (built && wanted('native')) await native();
   if (built && wanted('gpu')) await gpu();
   if (built && wanted('lib')) await lib();
+  if (built && wanted('amx')) await amx();
 }
 if (wanted('kernels')) await kernels();
 if (wanted('arm')) await arm();

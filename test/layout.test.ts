@@ -13,6 +13,7 @@ import { Random } from '../lib/random.js';
 import { temporaryFolder } from './checkpoint-builder.js';
 import { root } from './checkout.js';
 import { minigpt4 } from './command.js';
+import { floatProducts } from './models.js';
 import { rejects } from './rejects.js';
 
 const test = suite('layout');
@@ -84,8 +85,11 @@ for (const [name, sources] of Object.entries(bundles)) {
       const path = await converted('cpu.gguf', { ...sources, type, layout: 'cpu' });
       const expected = await withModel({ model: plain }, everything);
       assert.is(expected.ids.length, 12);
-      for (const cpuLevel of addon.cpuLevels())
-        assert.equal(await withModel({ model: path, cpuLevel }, everything), expected, cpuLevel);
+      const first: Partial<Record<string, typeof expected>> = {};
+      for (const cpuLevel of addon.cpuLevels()) {
+        const here = (first[floatProducts(cpuLevel)] ??= await withModel({ model: plain, cpuLevel }, everything));
+        assert.equal(await withModel({ model: path, cpuLevel }, everything), here, cpuLevel);
+      }
       assert.equal(await withModel({ model: path, threads: 3 }, everything), expected);
 
       // made from the plain file it is the same, as far as it was made of the same

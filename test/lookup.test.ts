@@ -104,10 +104,14 @@ test.before(async () => {
 test.after(() => model.close());
 
 /** The second turn in a sequence of its own. */
-async function ask(changes: Partial<NativeGenerateRequest>, from = model): Promise<NativeGenerateResult> {
+async function ask(
+  changes: Partial<NativeGenerateRequest>,
+  from = model,
+  prompt = second,
+): Promise<NativeGenerateResult> {
   const sequence = from.openSequence();
   try {
-    return await sequence.generate(request(second, changes), () => {});
+    return await sequence.generate(request(prompt, changes), () => {});
   } finally {
     sequence.close();
   }
@@ -172,21 +176,14 @@ test('chats with lookup and without it, beside each other and beside prompts, an
 });
 
 test('levels and numbers of threads do not change which guesses are right', async () => {
-  const here = await ask({ lookup: 6 });
+  // no picture: that side of the model has float weights, which AMX multiplies in its own way
+  const words = second.filter((part) => part !== image);
+  const here = await ask({ lookup: 6 }, model, words);
   assert.ok(here.acceptedTokens > 0);
   const others: Options[] = [...addon.cpuLevels().map((cpuLevel) => ({ cpuLevel })), { threads: 1 }, { threads: 3 }];
   for (const other of others) {
     await withModel({ ...opening, ...other }, async (from) => {
-      const sequence = from.openSequence();
-      const prompt = second.map((part) => (part === image ? undefined : part));
-      const theirs = await encode(from);
-      const found = await sequence.generate(
-        request(
-          prompt.map((part) => part ?? theirs),
-          { lookup: 6 },
-        ),
-        () => {},
-      );
+      const found = await ask({ lookup: 6 }, from, words);
       assert.equal({ ...essence(found), cachedTokens: 0 }, { ...essence(here), cachedTokens: 0 });
       assert.is(found.acceptedTokens, here.acceptedTokens);
     });

@@ -7,6 +7,12 @@ import { convert } from '../lib/convert.js';
 
 export const fixture = (name = ''): string => fileURLToPath(new URL(`./fixtures/tiny-llama2/${name}`, import.meta.url));
 
+/**
+ * By what a CPU level multiplies float weights: levels that have it in common give the same bits, and with quantized weights all do.
+ * AMX has its unit's bfloat16 products, whose order of additions is the unit's own; all others have float32's.
+ */
+export const floatProducts = (level: string): string => (level.startsWith('amx') ? level : 'float32');
+
 export interface TinyModel {
   path: string;
   /** A folder of its own for a test's files. */

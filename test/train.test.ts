@@ -650,14 +650,20 @@ test('several processes take the same steps, stop together, and go on with the s
 test('a process that is gone ends the others with its name, and a checkpoint', async () => {
   const pair = twins();
   const output = fresh();
+  let waiting = 2; // for both to have done two steps
+  const done = () => {
+    if (--waiting === 0) pair.fail(new MiniGptError('ERR_COLLECTIVE', 'rank 1 (process 7) has died'));
+  };
   const outcome = Promise.allSettled([
-    trained(sections({ run: { checkpoint_every: 99 } }), { output, group: pair[0] }),
+    trained(sections({ run: { checkpoint_every: 99 } }), { output, group: pair[0] }, (event) => {
+      if (event.kind === 'step' && event.step === 2) done();
+    }),
     (async () => {
       for await (const event of train(sections(), { group: pair[1] }))
         if (event.kind === 'step' && event.step === 2) break;
+      done();
     })(),
   ]);
-  setTimeout(() => pair.fail(new MiniGptError('ERR_COLLECTIVE', 'rank 1 (process 7) has died')), 1500);
   const [first] = await outcome;
   const error = (first as PromiseRejectedResult).reason as MiniGptError;
   assert.is(error.code, 'ERR_COLLECTIVE');

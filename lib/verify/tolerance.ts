@@ -26,8 +26,8 @@ export interface Tolerance {
  */
 const float32 = 2e-4;
 
-/** What `NativeModelInfo.device` begins with where float weights are multiplied as bfloat16. */
-const amx = 'cpu amx,';
+/** What `NativeModelInfo.device` begins with where float weights are multiplied as bfloat16: on AMX, and on its model in tests. */
+const amx = 'cpu amx';
 
 /**
  * On a GPU. F32 weights: attention rounds q, k, v and p to f16 (11 bits, 2^-11 = 4.9e-4 each), the rest is float32. F16: every product's

@@ -87,14 +87,20 @@ inline Value tile_value(int tile, int row, int i) {
 template <int c, int a, int b>
 inline void tile_dot_i8() {
   must_fit(c, a, b);
+  constexpr int columns = kTileRowBytes / 4;
+  const int depth = unit.shapes.row_bytes[a];
+  int32_t across[kTileRowBytes][columns];  // b's bytes by k: beyond its columns a tile holds zeros
+  for (int k = 0; k < depth; ++k) {
+    for (int n = 0; n < columns; ++n) across[k][n] = tile_value<int8_t>(b, k / 4, 4 * n + k % 4);
+  }
   for (int m = 0; m < unit.shapes.rows[c]; ++m) {
-    for (int n = 0; n < unit.shapes.row_bytes[c] / 4; ++n) {
-      int32_t sum = tile_value<int32_t>(c, m, n);
-      for (int k = 0; k < unit.shapes.row_bytes[a]; ++k) {
-        sum += int32_t(tile_value<int8_t>(a, m, k)) * tile_value<int8_t>(b, k / 4, 4 * n + k % 4);
-      }
-      __builtin_memcpy(unit.data[c][m] + 4 * n, &sum, 4);
+    int32_t sum[columns];
+    __builtin_memcpy(sum, unit.data[c][m], sizeof sum);
+    for (int k = 0; k < depth; ++k) {
+      const int32_t value = tile_value<int8_t>(a, m, k);
+      for (int n = 0; n < columns; ++n) sum[n] += value * across[k][n];
     }
+    __builtin_memcpy(unit.data[c][m], sum, unit.shapes.row_bytes[c]);
   }
 }
 
@@ -111,16 +117,29 @@ inline float tile_bf16(int tile, int row, int i) {
 template <int c, int a, int b>
 inline void tile_dot_bf16() {
   must_fit(c, a, b);
-  for (int m = 0; m < unit.shapes.rows[c]; ++m) {
-    for (int n = 0; n < unit.shapes.row_bytes[c] / 4; ++n) {
-      float even = 0, odd = 0;
-      for (int k = 0; k < unit.shapes.row_bytes[a] / 4; ++k) {
-        even = flushed(__builtin_fmaf(tile_bf16(a, m, 2 * k), tile_bf16(b, k, 2 * n), even));
-        odd = flushed(__builtin_fmaf(tile_bf16(a, m, 2 * k + 1), tile_bf16(b, k, 2 * n + 1), odd));
-      }
-      const float sum = flushed(flushed(tile_value<float>(c, m, n)) + flushed(even + odd));
-      __builtin_memcpy(unit.data[c][m] + 4 * n, &sum, 4);
+  constexpr int columns = kTileRowBytes / 4;
+  const int pairs = unit.shapes.row_bytes[a] / 4;
+  float across[2][kTileRows][columns];  // b's even and odd values by pair: beyond its columns a tile holds zeros
+  for (int k = 0; k < pairs; ++k) {
+    for (int n = 0; n < columns; ++n) {
+      across[0][k][n] = tile_bf16(b, k, 2 * n);
+      across[1][k][n] = tile_bf16(b, k, 2 * n + 1);
     }
+  }
+  for (int m = 0; m < unit.shapes.rows[c]; ++m) {
+    float chains[2][columns] = {};
+    for (int k = 0; k < pairs; ++k) {
+      for (int odd = 0; odd < 2; ++odd) {
+        const float value = tile_bf16(a, m, 2 * k + odd);
+        for (int n = 0; n < columns; ++n) {
+          chains[odd][n] = flushed(__builtin_fmaf(value, across[odd][k][n], chains[odd][n]));
+        }
+      }
+    }
+    float sum[columns];
+    __builtin_memcpy(sum, unit.data[c][m], sizeof sum);
+    for (int n = 0; n < columns; ++n) sum[n] = flushed(flushed(sum[n]) + flushed(chains[0][n] + chains[1][n]));
+    __builtin_memcpy(unit.data[c][m], sum, unit.shapes.row_bytes[c]);
   }
 }
 

@@ -1,4 +1,4 @@
-// The model of AMX's tile unit against its description.
+// The model of AMX's tile unit against its description; and the level over it that has plain vectors, for all tests of ops.
 #define MINIGPT4_LEVEL tile_unit
 #include "amx_model.h"
 
@@ -6,11 +6,21 @@
 #include <vector>
 
 #include "check.h"
+#include "ops/cpu/levels.h"
+
+namespace minigpt4::cpu {
+const Level& level_amx_model();
+}
 
 namespace unit = minigpt4::cpu::tile_unit;
 using Floats = std::vector<float>;
 
 namespace {
+
+// a processor of another architecture has no such level, and an emulated one would take minutes for its model
+#if defined(__x86_64__)
+[[maybe_unused]] const bool added = (minigpt4::cpu::add_level(minigpt4::cpu::level_amx_model()), true);
+#endif
 
 /// A product of one tile each, c[2][2] += a[2][2] · b[1][2][2].
 Floats unit_product(const std::vector<uint16_t>& a, const std::vector<uint16_t>& b, Floats c) {

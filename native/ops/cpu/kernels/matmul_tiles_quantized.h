@@ -3,14 +3,16 @@
 // exact integers that they are everywhere, and what follows in float32 is what matmul_quantized.h says: the same bits as at
 // every other level, so which rows go which way is only a question of time.
 //
-// Weights are unpacked to signed codes a chunk of k at a time, for all rows of the piece. Then for each tile of rows two
-// things go on at once: the unit makes the dot products of a step (four 16 x 16 results, through level 1, because what a
-// tile holds only memory can pass on), and the vectors scale and add those of the step before, which never waits for a
-// store. Counted per 16 rows x 16 outputs x 32 values: the unit takes 16 cycles (half its rate: blocks end before its 64
-// bytes of k do), 16 stores; loads 16 + 8 of the two tiles, 16 of results, 16 of d and 8 of sums by three ports, about 22;
-// the two 512-bit ports 3 instructions a row, 24 (with minimums 4, 32; Q3_K and Q6_K 5, 40; Q2_K 7, 56). So the vectors
-// bound it: 16384 operations in 24 cycles, 2.0 TOPS a core at 3 GHz at best, where dot products of vectors (8 more
-// instructions a row) would give 0.6.
+// Weights are unpacked to signed codes a chunk of k at a time, for all rows of the piece. Then, step by step through the groups
+// of all tiles of rows, two things go on at once: the unit makes the dot products of a step (four 16 x 16 results, through
+// level 1, because what a tile holds only memory can pass on), and the vectors scale and add those of the step before, which
+// never waits for a store. Counted per 16 rows x 16 outputs x 32 values, in what GCC 12 makes of it, for Sapphire Rapids:
+// the unit takes 16 cycles (half its rate: blocks end before its 64 bytes of k do); stores, one a cycle, 16 of results and 4
+// of sums, 20; loads of 512 bits, two a cycle, 16 + 8 of the two tiles, 16 of results and 4 of sums, 22, and the 16 of d
+// beside them; the two 512-bit ports 3 instructions a row, 24 (with minimums 4, 32; Q3_K and Q6_K 5, 40; Q2_K 7, 56). So the
+// vectors bound it, if not by much: 16384 operations in 24 cycles, 2.0 TOPS a core at 3 GHz at best, where dot products of
+// vectors (8 more instructions a row) would give 0.6. Computed, not measured: llvm-mca finds no chain and no front end slower
+// than these ports, and knows nothing of tiles.
 #pragma once
 
 namespace minigpt4::cpu::MINIGPT4_LEVEL {
@@ -19,8 +21,9 @@ namespace minigpt4::cpu::MINIGPT4_LEVEL {
 /// than unpacking to registers, a row 2 instead of 5.5; and below some ten rows the weights come from memory more slowly
 /// than either uses them.
 constexpr int kFewestTileRows = 6;
-/// What is unpacked at a time: its codes (32 KiB) stay in level 1 or near it while every tile of rows goes by.
-constexpr int kChunkGroups = 4, kChunkBlocks = 16;
+/// What is unpacked at a time: while every tile of rows goes by, its codes (16 KiB) and scales (2 KiB, of Q2_K 8) stay in
+/// level 1 (48 KiB) beside the results (8 KiB) and what a tile needs, sums and activations (4 KiB each).
+constexpr int kChunkGroups = 4, kChunkBlocks = 8;
 /// Results of a step.
 constexpr int kStepDots = 4;
 
@@ -161,57 +164,74 @@ template <int kind, int blocks>
   }
 }
 
-/// One tile of `rows` rows, whose planes start at block `at`, times the chunk.
+inline int rows_of_tile(const QuantizedMatmul& m, int i) {
+  return m.T - i * kTileRows < kTileRows ? m.T - i * kTileRows : kTileRows;
+}
+
+/// Tiles of rows [i0, i1) times the chunk of `blocks` blocks from b0 on, in one run of steps: the unit and the vectors wait for
+/// one another at its ends alone.
 template <int kind>
-void multiply_chunk(const QuantizedMatmul& m, int64_t at, int rows, int groups, int blocks,
-                    const QuantizedScratch& scratch, float* sums, int64_t width) {
+void multiply_chunk(const QuantizedMatmul& m, int i0, int i1, int64_t b0, int groups, int blocks,
+                    const QuantizedScratch& scratch, TilesInUse& tiles) {
   using K = Kind<kind>;
   struct Step {
-    int group, block, blocks;
+    const int32_t* dots;
+    const float *scales, *d, *totals;
+    float* sums;
+    int rows, blocks;
   };
-  const auto step_at = [&](int group, int block) {
-    return Step{group, block, blocks - block >= K::step_blocks ? K::step_blocks : 1};
-  };
-  const auto next = [&](const Step& s) {
-    return s.block + s.blocks < blocks ? step_at(s.group, s.block + s.blocks) : step_at(s.group + 1, 0);
-  };
-  const int64_t block_bytes = int64_t(rows) * 32;
-  const int8_t* const q = m.q + at * 32;
-  const auto start = [&](const Step& s, int32_t* dots) {
-    const int8_t* codes = scratch.codes + (s.group * kChunkBlocks + s.block) * 512;
+  const int64_t all_blocks = m.cols / 32, width = 16 * groups;
+  const auto finish = [&](const Step& s) {
     if (s.blocks == K::step_blocks) {
-      dot_tiles<K::halves, kStepDots>(q + s.block * block_bytes, block_bytes, codes, dots);
+      add_blocks<kind, K::step_blocks>(s.dots, s.scales, s.d, s.totals, s.rows, s.sums, width);
     } else {
-      dot_tiles<K::halves, K::parts>(q + s.block * block_bytes, block_bytes, codes, dots);
+      add_blocks<kind, 1>(s.dots, s.scales, s.d, s.totals, s.rows, s.sums, width);
     }
   };
-  const auto finish = [&](const Step& s, const int32_t* dots) {
-    const float* scales = scratch.scales + (s.group * kChunkBlocks + s.block) * K::scale_floats;
-    const int64_t first = at + s.block * int64_t(rows);
-    const float *d = m.d + first, *totals = m.sum + first * K::parts;
-    if (s.blocks == K::step_blocks) {
-      add_blocks<kind, K::step_blocks>(dots, scales, d, totals, rows, sums + 16 * s.group, width);
-    } else {
-      add_blocks<kind, 1>(dots, scales, d, totals, rows, sums + 16 * s.group, width);
-    }
-  };
-  Step step = step_at(0, 0);
+  Step before{};
   int32_t *dots = scratch.dots, *other = scratch.dots + kStepDots * 256;
-  start(step, dots);
-  while (step.group < groups) {
-    const Step after = next(step);
-    if (after.group < groups) start(after, other);
-    finish(step, dots);
-    int32_t* const free = dots;
-    dots = other, other = free;
-    step = after;
+  for (int i = i0; i < i1; ++i) {
+    const int rows = rows_of_tile(m, i);
+    tiles.shape(rows, 0, [&](TileShapes& shapes) {
+      for (int t = 0; t < 4; ++t) shapes.set(t, rows, 64);
+      for (int t = 4; t < 6; ++t) shapes.set(t, rows, 32 / K::parts);
+      for (int t = 6; t < 8; ++t) shapes.set(t, 8 / K::parts, 64);
+    });
+    const int64_t at = i * kTileRows * all_blocks + b0 * rows, block_bytes = int64_t(rows) * 32;
+    for (int g = 0; g < groups; ++g) {
+      const int8_t *q = m.q + at * 32, *codes = scratch.codes + g * kChunkBlocks * 512;
+      Step step{dots,
+                scratch.scales + g * kChunkBlocks * K::scale_floats,
+                m.d + at,
+                m.sum + at * K::parts,
+                scratch.sums + (i - i0) * kTileRows * width + 16 * g,
+                rows,
+                0};
+      for (int left = blocks; left > 0; left -= step.blocks) {
+        step.dots = dots;
+        if (left >= K::step_blocks) {
+          step.blocks = K::step_blocks;
+          dot_tiles<K::halves, kStepDots>(q, block_bytes, codes, dots);
+        } else {
+          step.blocks = 1;
+          dot_tiles<K::halves, K::parts>(q, block_bytes, codes, dots);
+        }
+        if (before.rows > 0) finish(before);
+        before = step;
+        int32_t* const free = other;
+        other = dots, dots = free;
+        q += step.blocks * block_bytes, codes += step.blocks * 512;
+        step.scales += step.blocks * K::scale_floats;
+        step.d += step.blocks * int64_t(rows), step.totals += step.blocks * int64_t(rows) * K::parts;
+      }
+    }
   }
+  finish(before);
 }
 
 template <int kind>
 void matmul_quantized_tiles_of(const QuantizedMatmul& m, int64_t g0, int64_t g1, int i0, int i1, float* scratch_at) {
-  const auto rows_of = [&](int i) { return m.T - i * kTileRows < kTileRows ? m.T - i * kTileRows : kTileRows; };
-  if (rows_of(i1 - 1) < kFewestTileRows) {
+  if (rows_of_tile(m, i1 - 1) < kFewestTileRows) {
     matmul_quantized_of<kind>(m, g0, g1, i1 - 1, i1);
     --i1;
   }
@@ -229,19 +249,10 @@ void matmul_quantized_tiles_of(const QuantizedMatmul& m, int64_t g0, int64_t g1,
         unpack_blocks<kind>(m, g + n, b0, blocks, scratch.codes + n * kChunkBlocks * 512,
                             scratch.scales + n * kChunkBlocks * Kind<kind>::scale_floats);
       }
-      for (int i = i0; i < i1; ++i) {
-        const int rows = rows_of(i);
-        tiles.shape(rows, 0, [&](TileShapes& shapes) {
-          for (int t = 0; t < 4; ++t) shapes.set(t, rows, 64);
-          for (int t = 4; t < 6; ++t) shapes.set(t, rows, 32 / Kind<kind>::parts);
-          for (int t = 6; t < 8; ++t) shapes.set(t, 8 / Kind<kind>::parts, 64);
-        });
-        multiply_chunk<kind>(m, i * kTileRows * all_blocks + b0 * rows, rows, groups, blocks, scratch,
-                             scratch.sums + (i - i0) * kTileRows * width, width);
-      }
+      multiply_chunk<kind>(m, i0, i1, b0, groups, blocks, scratch, tiles);
     }
     for (int i = i0; i < i1; ++i) {
-      for (int r = 0; r < rows_of(i); ++r) {
+      for (int r = 0; r < rows_of_tile(m, i); ++r) {
         finish_row(m.y + (int64_t(i) * kTileRows + r) * m.rows, scratch.sums + ((i - i0) * kTileRows + r) * width,
                    m.bias, m.accumulate, m.rows, g * 16, groups);
       }
