@@ -26,15 +26,19 @@ constexpr int kFewestTileRows = 6;
 constexpr int kChunkGroups = 4, kChunkBlocks = 8;
 /// Results of a step.
 constexpr int kStepDots = 4;
+/// From a row of a result to its next one, and from a result to the next: between a step's rows lie those of the other step.
+/// Else results of the two would lie whole multiples of 4096 bytes apart, and a load of one would have to wait for the storing of
+/// the other, which the processor takes for the same place until it compares whole addresses.
+constexpr int kDotsRow = 2 * 16, kDots = kTileRows * kDotsRow;
 
 static_assert(kQuantizedRows == kTileRows);
 
 /// A chunk of weights: codes [groups][blocks][8][64], scales [groups][blocks][BlockScales' vectors in use][16], the results
-/// of two steps [2][kStepDots][16][16] and the sums [tiles][16][16 · groups].
+/// of two steps [kStepDots][16][2][16] and the sums [tiles][16][16 · groups].
 struct QuantizedScratch {
   static constexpr int64_t codes_floats = int64_t(kChunkGroups) * kChunkBlocks * 512 / 4;
   static constexpr int64_t scales_floats = int64_t(kChunkGroups) * kChunkBlocks * 4 * 16;
-  static constexpr int64_t dots_floats = 2 * kStepDots * 256;
+  static constexpr int64_t dots_floats = kStepDots * kDots;
   static constexpr int64_t sums_floats = int64_t(kTileRows) * 16 * kChunkGroups;  // a tile
 
   explicit QuantizedScratch(float* at)
@@ -112,17 +116,17 @@ inline void dot_tile(const int8_t* q, int64_t block_bytes, const int8_t* codes) 
   tile_load<a>(q + block * block_bytes + 16 * half, 32);
   tile_dot_i8<i, a, b>();
 }
-/// The first n results of a step, each [rows][16], 256 apart.
+/// The first n results of a step.
 template <bool halves, int n>
 inline void dot_tiles(const int8_t* q, int64_t block_bytes, const int8_t* codes, int32_t* dots) {
   dot_tile<halves, 0>(q, block_bytes, codes);
   if constexpr (n > 1) dot_tile<halves, 1>(q, block_bytes, codes);
   if constexpr (n > 2) dot_tile<halves, 2>(q, block_bytes, codes);
   if constexpr (n > 3) dot_tile<halves, 3>(q, block_bytes, codes);
-  tile_store<0>(dots, 64);
-  if constexpr (n > 1) tile_store<1>(dots + 256, 64);
-  if constexpr (n > 2) tile_store<2>(dots + 512, 64);
-  if constexpr (n > 3) tile_store<3>(dots + 768, 64);
+  tile_store<0>(dots, kDotsRow * 4);
+  if constexpr (n > 1) tile_store<1>(dots + kDots, kDotsRow * 4);
+  if constexpr (n > 2) tile_store<2>(dots + 2 * kDots, kDotsRow * 4);
+  if constexpr (n > 3) tile_store<3>(dots + 3 * kDots, kDotsRow * 4);
 }
 
 /// sums[row · width + lane] continued over `blocks` blocks. d and (minimum) totals are those of a tile's rows, block by
@@ -148,9 +152,9 @@ template <int kind, int blocks>
       F sum = load(to);
 #pragma GCC unroll 4
       for (int b = 0; b < blocks; ++b) {
-        const int32_t* dot = dots + b * K::parts * 256 + 16 * r + at;
+        const int32_t* dot = dots + b * K::parts * kDots + kDotsRow * r + at;
         F value = mul(scale[b][0], load_i32(dot));
-        if constexpr (K::halves) value = fma(scale[b][1], load_i32(dot + 256), value);
+        if constexpr (K::halves) value = fma(scale[b][1], load_i32(dot + kDots), value);
         if constexpr (K::minimum) {
 #pragma GCC unroll 2
           for (int h = 0; h < K::parts; ++h) {
@@ -189,7 +193,7 @@ void multiply_chunk(const QuantizedMatmul& m, int i0, int i1, int64_t b0, int gr
     }
   };
   Step before{};
-  int32_t *dots = scratch.dots, *other = scratch.dots + kStepDots * 256;
+  int32_t *dots = scratch.dots, *other = scratch.dots + kDotsRow / 2;
   for (int i = i0; i < i1; ++i) {
     const int rows = rows_of_tile(m, i);
     tiles.shape(rows, 0, [&](TileShapes& shapes) {
