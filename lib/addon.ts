@@ -145,6 +145,8 @@ export interface NativeImage {
   readonly tokens: number;
   /** Milliseconds that encoding took, together with other pictures that waited. */
   readonly encodeMs: number;
+  /** Of these the ViT's own, the Q-Former and the projection left out; undefined where a device encoded, which is waited for at the end alone. */
+  readonly vitMs?: number | undefined;
   /** [tokens, width], a copy. */
   toFloat32Array(): Float32Array;
 }

@@ -160,9 +160,9 @@ bench('a full run measures everything once, and what is compared side by side', 
   assert.equal(told, [
     [
       'vit-g',
-      ...['f16', 'bf16', 'q8_0'].map((type) => `${type} minigpt4 amx 2: enc`),
-      ...['int8', 'fp32'].map((type) => `${type} onnxruntime-node 2: enc`),
-      ...['f16', 'q8_0'].map((type) => `${type} minigpt4 avx2 2: enc`),
+      ...['f16', 'bf16', 'q8_0'].map((type) => `${type} minigpt4 amx 2: enc vit`),
+      ...['int8', 'fp32'].map((type) => `${type} onnxruntime-node 2: vit`),
+      ...['f16', 'q8_0'].map((type) => `${type} minigpt4 avx2 2: enc vit`),
     ],
     ...types.map((type) => language('65m', type)),
     language('7b', 'q4_0'),
@@ -294,6 +294,7 @@ bench('a run beside peers gives a record; a peer that fails is told and left out
     of('minigpt4').map(({ model, type, test }) => `${model} ${type} ${test}`),
     [
       'vit-tiny q8_0 enc',
+      'vit-tiny q8_0 vit',
       ...['pp64', 'pp512', 'tg64', 'chats8'].map((test) => `tiny q4_0 ${test}`),
       'vit-tiny q8_0, tiny q4_0 first',
     ],
@@ -315,6 +316,11 @@ bench('a run beside peers gives a record; a peer that fails is told and left out
     if (result.test !== 'first')
       assert.ok((result.gigabytesPerSecond ?? result.teraflops)! > 0, `${result.test}\n${told}`);
   }
+  const operationsOf = (test: string): number => {
+    const { teraflops, medianMs } = of('minigpt4').find((result) => result.test === test)!;
+    return teraflops! * medianMs;
+  };
+  assert.ok(operationsOf('vit') < operationsOf('enc'), 'the Q-Former and the projection are no part of the ViT');
   // a token of this peer takes 1 ms by a timer that may be early by a part of it
   assert.ok(of('node-llama-cpp').find(({ test }) => test === 'tg64')!.medianMs >= 32);
   for (const { warm, fileBytes, program } of record.loads) assert.ok(warm.runs === 1 && fileBytes > 0, program);
@@ -412,6 +418,25 @@ bench('a record becomes tables: rates, shares, ratios of what was taken in turn,
   assert.match(text, /^left out: 13b q4_0: too large$/m);
   const quiet = { ...record, results: record.results.slice(0, 2) };
   assert.not.match(markdownOf(quiet), /disturbed/);
+});
+
+bench("a picture's ViT is compared with the program that computes nothing else", () => {
+  const picture = (program: string, type: string, test: string, medianMs: number): Result =>
+    result(program, test, 1000 / medianMs, { model: 'vit-g', type, medianMs });
+  const results = [
+    picture('minigpt4', 'q8_0', 'enc', 1000),
+    picture('minigpt4', 'q8_0', 'vit', 800),
+    picture('onnxruntime-node', 'int8', 'vit', 1200),
+  ];
+  const lines = markdownOf({ ...record, results, loads: [] }).split('\n');
+  assert.equal(
+    lines.filter((line) => /^\| (model \| program \| one|vit)/.test(line)),
+    [
+      '| model | program | one picture | its ViT alone | loads | memory peak |',
+      '| vit-g Q8_0 | minigpt4, avx2 | 1000 ms | 800 ms · 1.50× |  |  |',
+      '| vit-g int8 | onnxruntime-node |  | 1200 ms |  |  |',
+    ],
+  );
 });
 
 bench('of several records the newest by its date counts', () => {

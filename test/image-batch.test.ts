@@ -48,6 +48,15 @@ function passes(images: readonly NativeImage[]): number[] {
   return [...times.values()];
 }
 
+test('the time of the ViT is a part of the time of its pass', async () => {
+  const options = { model: await models.model('tiny-llama2', 'q8_0'), device: 'cpu', imageBatch: 2 };
+  await withModel(options, async (model) => {
+    const images = await meanwhile(model, () => Promise.all([encode(model, 0), encode(model, 1)]));
+    for (const { encodeMs, vitMs } of images) assert.ok(vitMs! > 0 && vitMs! < encodeMs, `${vitMs} of ${encodeMs} ms`);
+    assert.is(images[0].vitMs, images[1].vitMs);
+  });
+});
+
 for (const [name, type, on, contextLength] of [
   ['tiny-llama2', 'f32', 'cpu', 2048],
   ['tiny-llama2', 'q8_0', 'cpu', 2048],

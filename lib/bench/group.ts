@@ -7,7 +7,7 @@ import { MeasuredProcess, type Run } from './measured-process.js';
 import { Neighbour } from './neighbour.js';
 import type { Memory } from './machine.js';
 import { MODEL_FILE, WEIGHTS_FILE } from './onnx-vit.js';
-import { bytesPerToken, encodingOperations, promptOperations } from './operations.js';
+import { bytesPerToken, encodingOperations, isOfVit, promptOperations } from './operations.js';
 import { CONTEXT_LENGTH, type Group, type Participant } from './plan.js';
 import {
   LIMIT_NAMES,
@@ -294,7 +294,7 @@ function resultOf(
     const operations =
       test.kind === 'prompt'
         ? promptOperations(participant.tensors, test.count)
-        : encodingOperations(participant.tensors);
+        : encodingOperations(test.kind === 'vit' ? participant.tensors.filter(isOfVit) : participant.tensors);
     const rate = operations / times.medianMs / 1e9;
     result.teraflops = significant(rate);
     const [withTiles, without] = participant.limits;

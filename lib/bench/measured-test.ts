@@ -9,6 +9,8 @@ export type Test =
   | { kind: 'chats'; chats: number; count: number }
   /** Encoding a picture that is decoded already. */
   | { kind: 'encode' }
+  /** The ViT's part of it. */
+  | { kind: 'vit' }
   /** From a picture's file to the first token of an answer about it. */
   | { kind: 'firstToken' };
 
@@ -23,6 +25,8 @@ export function nameOf(test: Test): string {
       return `chats${test.chats}`;
     case 'encode':
       return 'enc';
+    case 'vit':
+      return 'vit';
     case 'firstToken':
       return 'first';
   }
@@ -37,6 +41,7 @@ export function doneBy(test: Test): { count: number; unit: string } {
     case 'chats':
       return { count: test.chats * test.count, unit: 'tokens/s' };
     case 'encode':
+    case 'vit':
       return { count: 1, unit: 'images/s' };
     case 'firstToken':
       return { count: 1, unit: 'answers/s' };

@@ -35,6 +35,9 @@ export function promptOperations(tensors: GgufTensorInfo[], count: number): numb
   return sum;
 }
 
+/** Whether a tensor is the ViT's: a program without a Q-Former has these alone. */
+export const isOfVit = ({ name }: GgufTensorInfo): boolean => name.startsWith('v.');
+
 /** The same of encoding one picture, with the Q-Former where there is one. Error ERR_MISSING_TENSOR: there is no ViT. */
 export function encodingOperations(tensors: GgufTensorInfo[]): number {
   const shapeOf = (wanted: string): [number, number] => {

@@ -36,7 +36,7 @@ serve({
   },
   async run(test) {
     if (!session) throw new MiniGptError('ERR_INTERNAL', 'a test was asked for before a model');
-    if (test.kind !== 'encode') notAsked(test);
+    if (test.kind !== 'vit') notAsked(test);
     const began = performance.now();
     const { features } = await session.run({ pixels });
     const ms = performance.now() - began;

@@ -5,6 +5,7 @@ import { nearest } from '../nearest.js';
 import { MODEL_FILE, onnxBytes, writeOnnxVit, type OnnxType } from './onnx-vit.js';
 import type { PeerName } from './peers.js';
 import type { PlannedFile } from './files.js';
+import { isOfVit } from './operations.js';
 import type { LimitName } from './record.js';
 import {
   LLMS,
@@ -69,6 +70,9 @@ const LONG = 512;
 const CHATS: Test = { kind: 'chats', chats: 8, count: 32 };
 const PREFILL: Test = { kind: 'prompt', count: SHORT };
 const DECODE: Test = { kind: 'generate', count: SHORT };
+const ENCODE: Test = { kind: 'encode' };
+/** What a program without a Q-Former does, too. */
+const VIT: Test = { kind: 'vit' };
 /** Shorter: a program that collapses takes minutes for more. */
 const BUSY: Test[] = [PREFILL, { kind: 'generate', count: 16 }];
 /** Q4_K_M files below this are decoded by a single thread, too. */
@@ -182,7 +186,7 @@ function visionGroup(name: string, types: TypeName[], scope: Scope): Group {
     const { tensors } = files.vision;
     return {
       tensors,
-      ...{ program: 'minigpt4', type, level: at, threads, tests: [{ kind: 'encode' }], files, loads, busyTests: [] },
+      ...{ program: 'minigpt4', type, level: at, threads, tests: [ENCODE, VIT], files, loads, busyTests: [] },
       limits: type === 'q8_0' ? ['tileInt8', 'dot'] : ['tileBf16', 'fma'],
       memoryBytes: memoryOf('minigpt4', files),
     };
@@ -190,8 +194,8 @@ function visionGroup(name: string, types: TypeName[], scope: Scope): Group {
   const theirs = (type: OnnxType): Participant => {
     const files = { onnx: onnxFile(name, type) };
     return {
-      tensors: visionFile(name, 'f32', SMALLEST).tensors.filter((tensor) => tensor.name.startsWith('v.')),
-      ...{ program: 'onnxruntime-node', type, threads, tests: [{ kind: 'encode' }], files, loads: true, busyTests: [] },
+      tensors: visionFile(name, 'f32', SMALLEST).tensors.filter(isOfVit),
+      ...{ program: 'onnxruntime-node', type, threads, tests: [VIT], files, loads: true, busyTests: [] },
       limits: type === 'int8' ? ['tileInt8', 'dot'] : ['tileBf16', 'fma'],
       memoryBytes: memoryOf('onnxruntime-node', files),
     };

@@ -119,30 +119,33 @@ function languageTable(record: BenchRecord): Table {
   };
 }
 
+/** Of the tests of pictures those that a record has, as columns. */
+const PICTURE_TESTS = new Map([
+  ['enc', 'one picture'],
+  ['vit', 'its ViT alone'],
+  ['first', 'first token'],
+]);
+
 function pictureTable(record: BenchRecord): Table {
-  const rows = subjectsOf(record, ({ test }) => test === 'enc' || test === 'first').map(
-    ({ subject, results, load }) => [
-      nameOf(subject),
-      whoOf(subject, record),
+  const tests = [...PICTURE_TESTS].filter(([name]) => record.results.some(({ test }) => test === name));
+  const rows = subjectsOf(record, ({ test }) => PICTURE_TESTS.has(test)).map(({ subject, results, load }) => [
+    nameOf(subject),
+    whoOf(subject, record),
+    ...tests.map(([name]) =>
       rateCell(
-        results.find(({ test }) => test === 'enc'),
+        results.find(({ test }) => test === name),
         record,
         milliseconds,
       ),
-      rateCell(
-        results.find(({ test }) => test === 'first'),
-        record,
-        milliseconds,
-      ),
-      loadCell(load),
-      peakCell(load),
-    ],
-  );
+    ),
+    loadCell(load),
+    peakCell(load),
+  ]);
   return {
     title:
       'One picture, milliseconds · share of the limit · times onnxruntime-node in int8, which computes the ViT alone and no Q-Former; ' +
       'first token: from a new picture to the first token of its description',
-    head: ['model', 'program', 'one picture', 'first token', 'loads', 'memory peak'],
+    head: ['model', 'program', ...tests.map(([, title]) => title), 'loads', 'memory peak'],
     rows,
   };
 }

@@ -3,13 +3,13 @@
 
 #include <napi.h>
 
-#include "engine/prompt.h"
+#include "engine/engine.h"
 
 namespace minigpt4::addon {
 
 struct EncodedImage {
   Image image;
-  double milliseconds;  // that encoding took
+  Engine::EncodeTimes times;
 };
 
 Napi::Object make_image(Napi::Env env, EncodedImage image);

@@ -30,7 +30,7 @@ class NativeImage : public Napi::ObjectWrap<NativeImage> {
     return DefineClass(
         env, "NativeImage",
         {InstanceAccessor<&NativeImage::tokens>("tokens"), InstanceAccessor<&NativeImage::encode_ms>("encodeMs"),
-         InstanceMethod<&NativeImage::to_array>("toFloat32Array")});
+         InstanceAccessor<&NativeImage::vit_ms>("vitMs"), InstanceMethod<&NativeImage::to_array>("toFloat32Array")});
   }
   const Image& image() const { return payload_->image; }
 
@@ -38,8 +38,10 @@ class NativeImage : public Napi::ObjectWrap<NativeImage> {
   std::unique_ptr<EncodedImage> payload_;
   int64_t bytes() const { return int64_t(image()->values.size() * sizeof(float)); }
   Napi::Value tokens(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), image()->tokens); }
-  Napi::Value encode_ms(const Napi::CallbackInfo& info) {
-    return Napi::Number::New(info.Env(), payload_->milliseconds);
+  Napi::Value encode_ms(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), payload_->times.all); }
+  Napi::Value vit_ms(const Napi::CallbackInfo& info) {
+    const std::optional<double>& vit = payload_->times.vit;
+    return vit ? Napi::Number::New(info.Env(), *vit) : info.Env().Undefined();
   }
   Napi::Value to_array(const Napi::CallbackInfo& info) { return from_floats(info.Env(), image()->values); }
 };
@@ -313,9 +315,9 @@ class NativeModel : public Napi::ObjectWrap<NativeModel> {
             ModelState* const to = state.get();
             const uint64_t number = state->begin(std::move(pending), e);
             engine.encode({std::move(*pixels), projected, unwanted,
-                           [=](const Image& image, double milliseconds) {
+                           [=](const Image& image, const Engine::EncodeTimes& times) {
                              to->post([=](Napi::Env made) {
-                               to->resolve(number, [&] { return outcome(made, {image, milliseconds}); });
+                               to->resolve(number, [&] { return outcome(made, {image, times}); });
                              });
                            },
                            state->rejecter(number)});

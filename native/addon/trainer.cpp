@@ -243,7 +243,7 @@ class NativeTrainer : public Napi::ObjectWrap<NativeTrainer> {
           [features = to_features(info[0])](Trainer& trainer, const Trainer::Stop&) {
             return std::make_shared<const ImageTokens>(trainer.project(features));
           },
-          [](Napi::Env env, const Image& image) { return make_image(env, {image, 0}); });
+          [](Napi::Env env, const Image& image) { return make_image(env, {image, {}}); });
     });
   }
 

@@ -224,10 +224,11 @@ void Engine::encode_pictures() noexcept {
     std::vector<ImageTokens> encoded = model_->encode(pictures);
     const std::chrono::duration<double, std::milli> took = Generation::Clock::now() - began;
     picture_ms_ = took.count() / double(pictures.size());
+    const EncodeTimes times{took.count(), model_->vit_ms()};
     for (ImageTokens& one : encoded) {
       const Picture& picture = pass_.front();
       if (!refuse_unwanted(picture)) {
-        Job telling{[&] { picture.on_done(std::make_shared<const ImageTokens>(std::move(one)), took.count()); },
+        Job telling{[&] { picture.on_done(std::make_shared<const ImageTokens>(std::move(one)), times); },
                     picture.refuse};
         run(telling);
       }

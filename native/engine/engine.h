@@ -9,6 +9,7 @@
 #include <list>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -69,12 +70,17 @@ class Engine {
   void abort(const ConversationRef& conversation);
   /// Ends it with ERR_CLOSED and returns its pages.
   void close(const ConversationRef& conversation);
+  /// Milliseconds of a pass that encoded pictures; the ViT's among them are known on the host alone.
+  struct EncodeTimes {
+    double all = 0;
+    std::optional<double> vit;
+  };
   /// A picture to be encoded.
   struct Picture {
-    std::vector<float> pixels;                                // [3, S, S], normalised
-    bool projected = true;                                    // false: as it is before the projection
-    AbortToken abort;                                         // set: nobody wants it any more; may be null
-    std::function<void(Image, double milliseconds)> on_done;  // the time of the pass that it was in
+    std::vector<float> pixels;                        // [3, S, S], normalised
+    bool projected = true;                            // false: as it is before the projection
+    AbortToken abort;                                 // set: nobody wants it any more; may be null
+    std::function<void(Image, EncodeTimes)> on_done;  // the times of the pass that it was in
     std::function<void(const Error&)> refuse;
     // the engine's own:
     uint64_t arrived = 0;

@@ -1,6 +1,7 @@
 #include "models/minigpt4.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 
 #include "core/error.h"
@@ -266,7 +267,11 @@ void MiniGpt4::see(std::span<const Picture> pictures, const Trace& trace) {
   for (int b = 0; b < B; ++b) {
     vision_ops().upload(pixels_ + b * each, pictures[size_t(b)].pixels, size_t(each) * sizeof(float));
   }
+  const auto began = std::chrono::steady_clock::now();
   vit_->forward(seen_, pixels_, B, trace);
+  if (!vision_ops().is_device()) {
+    vit_ms_ = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - began).count();
+  }
   if (qformer_) return qformer_->forward(features_, seen_, B, trace);
   // without a Q-Former: all patches but the class token, and runs of neighbours read as one long row each
   const int64_t patches = int64_t(v.patches()) * v.width;
