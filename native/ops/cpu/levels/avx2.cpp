@@ -11,11 +11,18 @@ constexpr bool kRowPairs = false;
 }  // namespace minigpt4::cpu::MINIGPT4_LEVEL
 
 #include "ops/cpu/kernels/level_table.h"
+// instead of its product of 8-bit codes
+#include "ops/cpu/kernels/matmul_quantized_wide.h"
 
 namespace minigpt4::cpu {
 
 const Level& level_avx2() {
-  static constexpr Level table = MINIGPT4_LEVEL::table("avx2");
+  static constexpr Level table = [] {
+    Level level = MINIGPT4_LEVEL::table("avx2");
+    level.quantized_scratch = MINIGPT4_LEVEL::wide_scratch;
+    level.matmul_quantized = MINIGPT4_LEVEL::matmul_quantized_wide;
+    return level;
+  }();
   return table;
 }
 
