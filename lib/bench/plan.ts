@@ -69,9 +69,10 @@ const SHORT = 64;
 const LONG = 512;
 const CHATS: Test = { kind: 'chats', chats: 8, count: 32 };
 const PREFILL: Test = { kind: 'prompt', count: SHORT };
+const DECODE: Test = { kind: 'generate', count: SHORT };
+const ENCODE: Test = { kind: 'encode' };
 /** What a program without a Q-Former does, too. */
 const VIT: Test = { kind: 'vit' };
-const DECODE: Test = { kind: 'generate', count: SHORT };
 /** Shorter: a program that collapses takes minutes for more. */
 const BUSY: Test[] = [PREFILL, { kind: 'generate', count: 16 }];
 /** Q4_K_M files below this are decoded by a single thread, too. */
@@ -185,16 +186,7 @@ function visionGroup(name: string, types: TypeName[], scope: Scope): Group {
     const { tensors } = files.vision;
     return {
       tensors,
-      ...{
-        program: 'minigpt4',
-        type,
-        level: at,
-        threads,
-        tests: [{ kind: 'encode' }, VIT],
-        files,
-        loads,
-        busyTests: [],
-      },
+      ...{ program: 'minigpt4', type, level: at, threads, tests: [ENCODE, VIT], files, loads, busyTests: [] },
       limits: type === 'q8_0' ? ['tileInt8', 'dot'] : ['tileBf16', 'fma'],
       memoryBytes: memoryOf('minigpt4', files),
     };

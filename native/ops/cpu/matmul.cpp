@@ -77,11 +77,10 @@ void CpuOps::products(std::span<const Product> of, const Rows& rows, int T) {
       pieces += shares.back().cut.pieces();
     }
     Runs runs(pieces, threads_.threads());
-    const bool alone = prepared.T == 1;  // more rows wait for their work, not for memory
     threads_.parallel_for(pieces, 1, [&](int64_t begin, int64_t end, int thread) {
       float* const scratch = prepared.scratch + thread * prepared.scratch_each;
       for (int64_t turn = begin; turn < end; ++turn) {
-        const int64_t piece = alone ? runs.take(thread) : turn;
+        const int64_t piece = runs.take(thread);
         size_t i = shares.size() - 1;
         while (shares[i].first > piece) --i;
         compute(shares[i], piece - shares[i].first, scratch);

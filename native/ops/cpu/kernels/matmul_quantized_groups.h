@@ -29,10 +29,11 @@ template <int bits, int j, int R, int G>
   }
 }
 
-/// out[(r · G + g) · 16 + lane] for R rows from row r0 of a tile on and G groups.
+/// out[(r · G + g) · 16 + lane] for R rows from row r0 of a tile on and G groups. A block asks for a line of memory from `ahead`
+/// on.
 template <int kind, int R, int G>
 [[gnu::noinline]] void dot_groups(const QuantizedMatmul& m, const uint8_t* group, int64_t tile_at, int rows, int r0,
-                                  float* out) {
+                                  float* out, const uint8_t* ahead) {
   constexpr int bits = kind / 8;
   constexpr bool minimum = kind & 4, halves = kind & 2;
   static_assert(kParts == 1 && !halves && !kRowPairs);  // pairs of rows lie otherwise
@@ -49,6 +50,7 @@ template <int kind, int R, int G>
   }
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t at = tile_at + b * rows + r0;  // in blocks of one row
+    __builtin_prefetch(ahead + 64 * b, 0, 2);
     I dots[R][G];
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
@@ -78,6 +80,18 @@ template <int kind, int R, int G>
   }
 }
 
+/// What the rows from row t on ask for while they are multiplied with the groups from group g on: their share of the groups
+/// behind those, which the same thread takes next and whose first rows would wait for memory (1 % of ViT-g). The last rows of
+/// all do so, as many as it takes, lest other rows' activations displace what came; the others ask for what is there.
+inline const uint8_t* next_groups(const QuantizedMatmul& m, int64_t g, int64_t t) {
+  const uint8_t* const group = m.w + size_t(g) * m.group_bytes;
+  const size_t bytes = kGroupsAtOnce * m.group_bytes;
+  const size_t share = size_t(m.cols) / 32 * 64;            // a line a block
+  const size_t left = size_t(m.T - t - 1) / 4 * share;      // for rows behind these, four at a time
+  const bool last = 16 * (g + 2 * kGroupsAtOnce) > m.rows;  // there are no such groups behind
+  return last || left >= bytes ? group : group + 2 * bytes - left - share;
+}
+
 /// R rows of the tile that begins at row t, from its row r0 on, times kGroupsAtOnce groups from group g on.
 template <int kind, int R>
 inline void finish_groups(const QuantizedMatmul& m, int64_t g, int64_t t, int rows, int r0) {
@@ -88,7 +102,8 @@ inline void finish_groups(const QuantizedMatmul& m, int64_t g, int64_t t, int ro
   for (int r = 0; r < R; ++r) {
     for (int64_t i = 16 * g; i < 16 * (g + G) && i < m.rows; i += 16) __builtin_prefetch(y + r * m.rows + i, 1);
   }
-  dot_groups<kind, R, G>(m, m.w + size_t(g) * m.group_bytes, t * (m.cols / 32), rows, r0, out);
+  const uint8_t* const group = m.w + size_t(g) * m.group_bytes;
+  dot_groups<kind, R, G>(m, group, t * (m.cols / 32), rows, r0, out, next_groups(m, g, t + r0));
   for (int r = 0; r < R; ++r) {
     finish_row(y + r * m.rows, out + r * G * 16, m.bias, m.accumulate, m.rows, 16 * g, G);
   }
