@@ -76,12 +76,12 @@ void CpuOps::products(std::span<const Product> of, const Rows& rows, int T) {
       shares.back().first = pieces;
       pieces += shares.back().cut.pieces();
     }
-    Runs runs(pieces, threads_.threads());
     const bool alone = prepared.T == 1;  // more rows wait for their work, not for memory
+    if (alone) runs_.start(pieces);
     threads_.parallel_for(pieces, 1, [&](int64_t begin, int64_t end, int thread) {
       float* const scratch = prepared.scratch + thread * prepared.scratch_each;
       for (int64_t turn = begin; turn < end; ++turn) {
-        const int64_t piece = alone ? runs.take(thread) : turn;
+        const int64_t piece = alone ? runs_.take(thread) : turn;
         size_t i = shares.size() - 1;
         while (shares[i].first > piece) --i;
         compute(shares[i], piece - shares[i].first, scratch);
