@@ -96,7 +96,7 @@ int CpuOps::tiles_of(const PackedMatrix& w, int T) const {
 }
 
 Cut CpuOps::cut_of(const PackedMatrix& w, int T) const {
-  constexpr int few_rows_groups = 4;  // as many streams of memory as a single row reads (matvec_quantized)
+  constexpr int few_rows_groups = 4;  // as many as matvec_quantized takes of long ones at once
   const bool quantized = w.format();
   const int tiles = tiles_of(w, T);
   const int64_t products = w.cols * kGroup * T / (quantized ? 4 : 1);  // four of bytes take as long as one of floats
@@ -182,21 +182,8 @@ CpuOps::Share CpuOps::share_of(const Product& product, const PreparedRows& rows,
   const QuantizedFormat& format = *w.format();
   const RoundedRows& x =
       *std::find_if(rows.kinds.begin(), rows.kinds.end(), [&](const RoundedRows& kind) { return kind.serves(format); });
-  share.product = QuantizedMatmul{format.kind(),
-                                  format.offset,
-                                  w.data(),
-                                  w.group_bytes(),
-                                  format.code_bytes(w.cols),
-                                  x.q,
-                                  x.d,
-                                  x.offset_sum,
-                                  x.sum,
-                                  product.bias,
-                                  y,
-                                  w.rows,
-                                  w.cols,
-                                  T,
-                                  accumulate};
+  share.product = QuantizedMatmul{format.kind(), format.offset, w.data(), w.group_bytes(), x.q,    x.d, x.offset_sum,
+                                  x.sum,         product.bias,  y,        w.rows,          w.cols, T,   accumulate};
   return share;
 }
 

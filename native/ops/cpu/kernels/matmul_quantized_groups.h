@@ -37,7 +37,7 @@ template <int kind, int R, int G>
   constexpr bool minimum = kind & 4, halves = kind & 2;
   static_assert(kParts == 1 && !halves && !kRowPairs);  // pairs of rows lie otherwise
   const int64_t blocks = m.cols / 32;
-  const size_t scales_at = m.scales_at, group_bytes = m.group_bytes;
+  const size_t group_bytes = m.group_bytes;
   const int8_t* const activations = m.q;
   const float *const factors = m.d, *const totals = m.sum;
   const int32_t* const offsets = m.offset;
@@ -56,10 +56,10 @@ template <int kind, int R, int G>
 #pragma GCC unroll 4
       for (int g = 0; g < G; ++g) dots[r][g] = offset;
     }
-    add_words<bits, 0>(dots, group + b * bits * 64, group_bytes, activations + at * 32);
+    add_words<bits, 0>(dots, group + codes_at<kind>(b), group_bytes, activations + at * 32);
     BlockScales s[G];
 #pragma GCC unroll 4
-    for (int g = 0; g < G; ++g) s[g] = block_scales<kind>(group + g * group_bytes + scales_at, b, 0);
+    for (int g = 0; g < G; ++g) s[g] = block_scales<kind>(group + g * group_bytes, b, 0);
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
       const F factor = set1(factors[at + r]);
