@@ -6,7 +6,7 @@ import type { GgufTensorPlace } from './gguf.js';
 /** Prefix of the keys that say what tensors of bytes stand for (docs/format.md). */
 const LAYOUT_KEYS = 'minigpt4.layout';
 /** The one version of the one layout that is known: `native/core/gguf_layout.cpp`. */
-const LAYOUT = { name: 'cpu', version: 1 };
+const LAYOUT = { name: 'cpu', version: 2 };
 
 /** The type that such tensors have in the file. */
 const BYTES_TYPE = 'i8';

@@ -20,8 +20,8 @@ namespace {
 
 constexpr size_t kAlignment = 64;
 constexpr size_t kHugePage = size_t(2) << 20;
-// From here on a piece starts on a huge page: below, the alignment would waste more than huge pages win.
-constexpr size_t kLarge = 2 * kHugePage;
+// From here on a piece starts on a huge page, of which a smaller one has none.
+constexpr size_t kLarge = kHugePage;
 constexpr size_t kMost = size_t(1) << 46;  // more than any machine's memory
 
 struct Free {

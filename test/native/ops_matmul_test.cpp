@@ -134,8 +134,8 @@ TEST("ops: matmul with quantized weights") {
          {Case{1, 100, 512}, Case{37, 40, super ? 768 : 352, true}, Case{257, 17, 256, false, Accumulate::yes},
           Case{4, 33, super ? 256 : 32, true, Accumulate::yes}, Case{270, 3, 256},
           Case{15, 90, 256, true, Accumulate::yes},  // so few products that pieces may have three groups
-          // a single row that asks ahead: of short groups, and of long ones
-          Case{1, 200, 512}, Case{1, 136, 4352, true}}) {
+          // a single row, of which four long groups are taken at once
+          Case{1, 200, 512}, Case{1, 120, super ? 9472 : 9376, true}}) {
       check_case(type, c, weights(type, c.rows, c.cols, 6));
       check_case(type, c, random_blocks(type, c.rows, c.cols, 7));
     }
@@ -236,7 +236,8 @@ TEST("ops: a packed matrix is near the size of its blocks") {
     const size_t bytes = ops.matrix({type, 64, 4096, w.data()}, "weights")->bytes;
     CHECK_EQUAL(ops.matrix_bytes(type, 64, 4096), bytes);
     const double ratio = double(bytes) / double(w.size());
-    if (ratio > 1.04) check::failed(__FILE__, __LINE__, std::string(name(type)) + ": ratio " + std::to_string(ratio));
+    // Q3_K: 29 · 64 bytes for 16 rows of 256 values, 110 each in the file
+    if (ratio > 1.055) check::failed(__FILE__, __LINE__, std::string(name(type)) + ": ratio " + std::to_string(ratio));
   }
 }
 

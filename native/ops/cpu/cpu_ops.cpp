@@ -10,7 +10,11 @@
 namespace minigpt4::cpu {
 
 CpuOps::CpuOps(const Level& level, int threads)
-    : level_(level), arena_(std::make_shared<Arena>()), threads_(threads), workspace_(*arena_) {}
+    : level_(level),
+      arena_(std::make_shared<Arena>()),
+      threads_(threads),
+      runs_(threads_.threads()),
+      workspace_(*arena_) {}
 
 std::string CpuOps::describe() const {
   const int n = threads_.threads();

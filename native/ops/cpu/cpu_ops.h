@@ -100,6 +100,7 @@ class CpuOps final : public Ops {
   const Level& level_;
   std::shared_ptr<Arena> arena_;  // shared with the matrices, which may outlive this
   ThreadPool threads_;
+  Runs runs_;  // of a product
   Workspace workspace_;
 };
 

@@ -76,11 +76,11 @@ void CpuOps::products(std::span<const Product> of, const Rows& rows, int T) {
       shares.back().first = pieces;
       pieces += shares.back().cut.pieces();
     }
-    Runs runs(pieces, threads_.threads());
+    runs_.start(pieces);
     threads_.parallel_for(pieces, 1, [&](int64_t begin, int64_t end, int thread) {
       float* const scratch = prepared.scratch + thread * prepared.scratch_each;
       for (int64_t turn = begin; turn < end; ++turn) {
-        const int64_t piece = runs.take(thread);
+        const int64_t piece = runs_.take(thread);
         size_t i = shares.size() - 1;
         while (shares[i].first > piece) --i;
         compute(shares[i], piece - shares[i].first, scratch);
@@ -95,7 +95,7 @@ int CpuOps::tiles_of(const PackedMatrix& w, int T) const {
 }
 
 Cut CpuOps::cut_of(const PackedMatrix& w, int T) const {
-  constexpr int few_rows_groups = 4;  // as many streams of memory as a single row reads (matvec_quantized)
+  constexpr int few_rows_groups = 4;  // as many as matvec_quantized takes of long ones at once
   const bool quantized = w.format();
   const int tiles = tiles_of(w, T);
   const int64_t products = w.cols * kGroup * T / (quantized ? 4 : 1);  // four of bytes take as long as one of floats
@@ -181,21 +181,8 @@ CpuOps::Share CpuOps::share_of(const Product& product, const PreparedRows& rows,
   const QuantizedFormat& format = *w.format();
   const RoundedRows& x =
       *std::find_if(rows.kinds.begin(), rows.kinds.end(), [&](const RoundedRows& kind) { return kind.serves(format); });
-  share.product = QuantizedMatmul{format.kind(),
-                                  format.offset,
-                                  w.data(),
-                                  w.group_bytes(),
-                                  format.code_bytes(w.cols),
-                                  x.q,
-                                  x.d,
-                                  x.offset_sum,
-                                  x.sum,
-                                  product.bias,
-                                  y,
-                                  w.rows,
-                                  w.cols,
-                                  T,
-                                  accumulate};
+  share.product = QuantizedMatmul{format.kind(), format.offset, w.data(), w.group_bytes(), x.q,    x.d, x.offset_sum,
+                                  x.sum,         product.bias,  y,        w.rows,          w.cols, T,   accumulate};
   return share;
 }
 

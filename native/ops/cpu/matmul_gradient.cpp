@@ -39,7 +39,6 @@ void CpuOps::matmul_dx(float* dx, const Matrix& w, const float* dy, int T, Accum
                            format ? format->offset : 0,
                            packed.data(),
                            packed.group_bytes(),
-                           format ? format->code_bytes(w.cols) : 0,
                            from,
                            dx + t * w.cols,
                            w.rows,

@@ -203,19 +203,25 @@ void pack_group(const QuantizedFormat& format, Type type, const uint8_t* source,
   const int block_values = info(type).block_values, bits = format.bits;
   const size_t block_bytes = info(type).block_bytes, row = row_bytes(type, uint64_t(cols));
   const size_t plane_bytes = format.block_code_bytes(), head_bytes = format.head_bytes();
-  const size_t code_bytes = format.code_bytes(cols), record_bytes = format.record_bytes();
-  if (rows < kGroup) std::memset(group + code_bytes, 0, format.group_bytes(cols) - code_bytes);
-  uint8_t *planes = group, *record = group + code_bytes;
+  const size_t scale_bytes = format.scale_bytes(), record_bytes = format.record_bytes();
+  const int subs = block_values / 32, at_once = format.record_blocks() / subs;  // blocks of the file a record
+  uint8_t *record = group, *planes = nullptr;
   alignas(64) Planes of_rows[kGroup] = {};
-  for (int64_t b = 0; b < cols / block_values; ++b, record += record_bytes) {
+  for (int64_t b = 0; b < cols / block_values; ++b) {
+    if (b % at_once == 0) {
+      record = group + size_t(b / at_once) * record_bytes;
+      planes = record + scale_bytes;
+      std::memset(record, 0, scale_bytes);  // rows that are missing, and what stays unused
+    }
     const uint8_t* const first = source + size_t(b) * block_bytes;
     // The next group's rows come in as one stream: sixteen streams are more than a processor looks ahead in.
     const uint8_t* const next = source + size_t(kGroup) * (row + size_t(b) * block_bytes);
     for (size_t at = 0; at < kGroup * block_bytes; at += 64) __builtin_prefetch(next + at);
     for (int r = 0; r < rows; ++r) {
-      Block::scales(first + size_t(r) * row, Record{record + 2 * r, record + head_bytes + r});
+      uint8_t* const head = record + size_t(b % at_once) * head_bytes;
+      Block::scales(first + size_t(r) * row, Record{head + 2 * r, head + head_bytes + r});
     }
-    for (int sub = 0; sub < block_values / 32; ++sub, planes += plane_bytes) {
+    for (int sub = 0; sub < subs; ++sub, planes += plane_bytes) {
       for (int r = 0; r < rows; ++r) Block::planes(first + size_t(r) * row, sub, of_rows[r]);
       transpose(of_rows, bits, reinterpret_cast<uint32_t*>(planes));
     }
@@ -256,11 +262,10 @@ void pack_quantized_group(Type type, const uint8_t* source, int rows, int64_t co
 
 void unpack_quantized_lane(Type type, const uint8_t* group, int lane, int64_t cols, float* y) {
   const QuantizedFormat& format = *format_of(type);
-  const uint8_t* scales = group + format.code_bytes(cols);
   for (int64_t b = 0; b < cols / 32; ++b) {
-    const uint8_t* record = scales + (format.super ? b / 8 : b) * format.record_bytes();
-    const uint8_t* bytes = record + format.head_bytes() + b % 8 * 32 + lane;  // of a super-block
-    const float d = load_half(record + 2 * lane), m = format.minimum ? load_half(record + 32 + 2 * lane) : 0.0f;
+    const uint8_t* head = group + format.head_at(b);
+    const uint8_t* bytes = head + format.head_bytes() + b % 8 * 32 + lane;  // of a super-block
+    const float d = load_half(head + 2 * lane), m = format.minimum ? load_half(head + 32 + 2 * lane) : 0.0f;
     float scale[2] = {d, d}, minimum[2] = {m, m};
     if (format.super) {
       for (int h = 0; h < 2; ++h) {
@@ -275,7 +280,7 @@ void unpack_quantized_lane(Type type, const uint8_t* group, int lane, int64_t co
       }
     }
     for (int j = 0; j < 8; ++j) {
-      uint32_t word = code_word(format.bits, group + b * format.block_code_bytes(), lane, j);
+      uint32_t word = code_word(format.bits, group + format.codes_at(b), lane, j);
       for (int i = 0; i < 4; ++i, word >>= 8) {
         const float value = scale[j / 4] * float(int(word & 255) - format.offset);
         y[32 * b + 4 * j + i] = format.minimum ? value + minimum[j / 4] : value;

@@ -46,30 +46,38 @@ inline Piece piece_at(const Cut& cut, int64_t groups, int tiles, int64_t piece) 
   return {p * groups / cut.group_pieces, (p + 1) * groups / cut.group_pieces, i, std::min(i + cut.tiles, tiles)};
 }
 
-/// Pieces [0, count) in one run a thread, which a thread goes through in order before it helps with another's: what the
-/// kernels ask for ahead is then what the same core uses next.
+/// Pieces [0, count) in one run a thread, which a thread goes through in order, as its memory lies, before it helps another.
+/// It helps from the other's end, so that the other goes on in order.
 class Runs {
  public:
-  Runs(int64_t count, int threads) : runs_(size_t(threads)) {
-    for (int t = 0; t < threads; ++t) {
-      runs_[size_t(t)].next.store(count * t / threads, std::memory_order_relaxed);
-      runs_[size_t(t)].end = count * (t + 1) / threads;
+  explicit Runs(int threads) : runs_(size_t(threads)) {}
+  /// For a loop that has not begun; count < 2^32.
+  void start(int64_t count) {
+    const auto threads = int64_t(runs_.size());
+    for (int64_t t = 0; t < threads; ++t) {
+      runs_[size_t(t)].left.store(Left{uint32_t(count * t / threads), uint32_t(count * (t + 1) / threads)},
+                                  std::memory_order_relaxed);
     }
   }
   /// A piece that nobody has had. To be called `count` times in all: then there is one for every call.
   int64_t take(int thread) {
-    for (size_t i = size_t(thread);; ++i) {
-      Run& run = runs_[i % runs_.size()];
-      if (run.next.load(std::memory_order_relaxed) >= run.end) continue;
-      const int64_t piece = run.next.fetch_add(1, std::memory_order_relaxed);
-      if (piece < run.end) return piece;
+    for (size_t i = 0;; ++i) {
+      std::atomic<Left>& run = runs_[(size_t(thread) + i) % runs_.size()].left;
+      Left left = run.load(std::memory_order_relaxed);
+      while (left.next < left.end) {
+        const bool own = i == 0;
+        const Left rest = own ? Left{left.next + 1, left.end} : Left{left.next, left.end - 1};
+        if (run.compare_exchange_weak(left, rest, std::memory_order_relaxed)) return own ? left.next : rest.end;
+      }
     }
   }
 
  private:
+  struct alignas(8) Left {
+    uint32_t next = 0, end = 0;
+  };
   struct alignas(64) Run {
-    std::atomic<int64_t> next{0};
-    int64_t end = 0;
+    std::atomic<Left> left{Left{}};
   };
   std::vector<Run> runs_;
 };

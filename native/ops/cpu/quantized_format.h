@@ -10,9 +10,13 @@
 //   1 bit      1     bit j
 //   8 bits     8     vector j
 //
-// After a group's codes come its scales: 16 halfs of d (and of m or dmin) a block or, for the types with super-blocks
-// of 256, once a super-block, followed by 32 bytes for each of its blocks: scale and minimum of 16 rows, or the scales
-// of a block's two halves (Q2_K: each byte scale | minimum << 4, as in the file).
+// Scales lie right before the codes that they belong to, so that a group, and a matrix, is read from its first byte to its
+// last: the one order in which a processor brings memory at its full speed. A record is the scales of some blocks and then
+// their planes, both from a cache line on. The scales are 16 halfs of d (and of m or dmin) a block, a record having two
+// blocks where there is no m, else one, or for the types with super-blocks of 256 once a record, which is a super-block,
+// followed by 32 bytes for each of its blocks: scale and minimum of 16 rows, or the scales of a block's two halves (Q2_K:
+// each byte scale | minimum << 4, as in the file). What is left of a line before the planes is zero. The last record of a
+// group has as many blocks as are left.
 //
 //   type   planes  bits a weight: packed  in the file   ratio
 //   Q4_0   4        4.5                   4.5           1.00
@@ -21,10 +25,10 @@
 //   Q5_1   4 + 1    6.0                   6.0           1.00
 //   Q8_0   8        8.5                   8.5           1.00
 //   Q2_K   2        2.625                 2.625         1.00
-//   Q3_K   2 + 1    3.5625                3.4375        1.04  (6-bit scales take a byte)
+//   Q3_K   2 + 1    3.625                 3.4375        1.05  (6-bit scales take a byte)
 //   Q4_K   4        4.625                 4.5           1.03  (likewise)
 //   Q5_K   4 + 1    5.625                 5.5           1.02  (likewise)
-//   Q6_K   4 + 2    6.5625                6.5625        1.00
+//   Q6_K   4 + 2    6.625                 6.5625        1.01
 //
 // plus rows up to a multiple of 16.
 //
@@ -47,12 +51,24 @@ struct QuantizedFormat {
   constexpr int kind() const { return bits * 8 + (minimum ? 4 : 0) + (halves ? 2 : 0) + (super ? 1 : 0); }
   constexpr int sums() const { return halves ? 2 : 1; }
   constexpr size_t block_code_bytes() const { return size_t(bits) * 64; }
-  /// Bytes of the 16-bit scales at the start of a block's or super-block's record.
+  constexpr int record_blocks() const { return super ? 8 : minimum ? 1 : 2; }
+  /// Of the 16-bit scales of a block or super-block.
   constexpr size_t head_bytes() const { return minimum ? 64 : 32; }
-  constexpr size_t record_bytes() const { return head_bytes() + (super ? 8 * 32 : 0); }
-  constexpr size_t code_bytes(int64_t cols) const { return size_t(cols / 32) * block_code_bytes(); }
-  constexpr size_t scale_bytes(int64_t cols) const { return size_t(cols / (super ? 256 : 32)) * record_bytes(); }
-  constexpr size_t group_bytes(int64_t cols) const { return (code_bytes(cols) + scale_bytes(cols) + 63) / 64 * 64; }
+  /// From a record's start to its codes.
+  constexpr size_t scale_bytes() const { return super ? (head_bytes() + 8 * 32 + 63) / 64 * 64 : 64; }
+  constexpr size_t record_bytes() const { return scale_bytes() + size_t(record_blocks()) * block_code_bytes(); }
+  /// Where the record of block b, block b's codes and its (or its super-block's) 16-bit scales begin in a group.
+  constexpr size_t record_at(int64_t b) const { return size_t(b / record_blocks()) * record_bytes(); }
+  constexpr size_t codes_at(int64_t b) const {
+    return record_at(b) + scale_bytes() + size_t(b % record_blocks()) * block_code_bytes();
+  }
+  constexpr size_t head_at(int64_t b) const {
+    return record_at(b) + (super ? 0 : size_t(b % record_blocks()) * head_bytes());
+  }
+  constexpr size_t group_bytes(int64_t cols) const {
+    const int64_t blocks = cols / 32, left = blocks % record_blocks();
+    return record_at(blocks) + (left > 0 ? scale_bytes() + size_t(left) * block_code_bytes() : 0);
+  }
 };
 
 }  // namespace minigpt4::cpu

@@ -30,8 +30,7 @@ constexpr int blocks_at_once = kLanes < 8 ? 1 : kLanes / 8;
 /// of the n-th block goes to to[(2 n + h) · stride + row · 16 + i]. Words of four codes change places with rows first,
 /// so that what is done to every value is a conversion, its row's scale and its row's minimum.
 template <int kind>
-inline void dequantize_rows(const uint8_t* group, const uint8_t* scales, float offset, int64_t b, int blocks, float* to,
-                            int64_t stride) {
+inline void dequantize_rows(const uint8_t* group, float offset, int64_t b, int blocks, float* to, int64_t stride) {
   constexpr int bits = kind / 8, at_once = blocks_at_once, words_at_once = 8 * at_once / kLanes;
   constexpr bool minimum = kind & 4, halves = kind & 2;
   const F shift = set1(offset);
@@ -43,13 +42,13 @@ inline void dequantize_rows(const uint8_t* group, const uint8_t* scales, float o
     for (int n = 0; n < at_once; ++n) {
       // What is not there is read as the first block once more and not used.
       const int64_t at = b + (n < blocks ? n : 0);
-      const uint8_t* block = group + at * bits * 64 + part * kLanes * 4;
+      const uint8_t* block = group + codes_at<kind>(at) + part * kLanes * 4;
       const Codes c[8] = {code_vector<bits, 0>(block), code_vector<bits, 1>(block), code_vector<bits, 2>(block),
                           code_vector<bits, 3>(block), code_vector<bits, 4>(block), code_vector<bits, 5>(block),
                           code_vector<bits, 6>(block), code_vector<bits, 7>(block)};
 #pragma GCC unroll 8
       for (int j = 0; j < 8; ++j) words[(8 * n + j) / kLanes][(8 * n + j) % kLanes] = as_lanes(c[j]);
-      const BlockScales s = block_scales<kind>(scales, at, part);
+      const BlockScales s = block_scales<kind>(group, at, part);
       for (int h = 0; h < (halves ? 2 : 1); ++h) {
         store(scale[n][h], s.scale[h]);
         if constexpr (minimum) store(least[n][h], s.minimum[h]);
@@ -122,8 +121,7 @@ inline auto bring_quantized(const GradientMatmul& m, int64_t g0, int64_t g1) {
     constexpr int at_once = blocks_at_once;
     for (int64_t b = g0 / 2; b < g1 / 2; b += at_once) {
       const int blocks = g1 / 2 - b < at_once ? int(g1 / 2 - b) : at_once;
-      dequantize_rows<kind>(group, group + m.scales_at, float(m.offset), b, blocks, to + (2 * b - g0) * kChain * 16,
-                            kChain * 16);
+      dequantize_rows<kind>(group, float(m.offset), b, blocks, to + (2 * b - g0) * kChain * 16, kChain * 16);
     }
   };
 }

@@ -42,7 +42,7 @@ template <int kind, int R>
   constexpr int bits = kind / 8, pairs = R / 2;
   constexpr bool minimum = kind & 4, halves = kind & 2;
   constexpr int chains = halves ? 2 : 1, steps = 4 / chains;  // of dot products, in eights
-  const int64_t blocks = m.cols / 32, scales_at = m.scales_at;
+  const int64_t blocks = m.cols / 32;
   const int8_t* const activations = m.q;
   const float *const factors = m.d, *const totals = m.sum;
   const int32_t* const offsets = m.offset;
@@ -50,12 +50,12 @@ template <int kind, int R>
 #pragma GCC unroll 4
   for (int p = 0; p < pairs; ++p) sum[p][0] = sum[p][1] = zero();
   for (int64_t b = 0; b < blocks; ++b) {
-    const uint8_t* block = group + b * bits * 64 + part * kLanes * 4;
+    const uint8_t* block = group + codes_at<kind>(b) + part * kLanes * 4;
     const Codes codes[2][4] = {{eight_codes<bits, 0, false>(block), eight_codes<bits, 1, false>(block),
                                 eight_codes<bits, 2, false>(block), eight_codes<bits, 3, false>(block)},
                                {eight_codes<bits, 0, true>(block), eight_codes<bits, 1, true>(block),
                                 eight_codes<bits, 2, true>(block), eight_codes<bits, 3, true>(block)}};
-    const BlockScales s = block_scales<kind>(group + scales_at, b, part);
+    const BlockScales s = block_scales<kind>(group, b, part);
     Doubled scale[chains], least[chains];
 #pragma GCC unroll 2
     for (int h = 0; h < chains; ++h) {

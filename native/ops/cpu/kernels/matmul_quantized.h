@@ -54,7 +54,26 @@ inline Codes code_vector(const uint8_t* block) {
   }
 }
 
-/// How many bytes ahead of its use a row asks for weights where no row before has asked for the group.
+/// Where the record of block b and its codes begin in a group: functions of this level's own, with the format's numbers.
+template <int kind>
+constexpr QuantizedFormat format_of_kind{kind / 8, 0, bool(kind & 4), bool(kind & 2), bool(kind & 1)};
+template <int kind>
+inline uint64_t record_at(uint64_t b) {
+  constexpr uint64_t blocks = format_of_kind<kind>.record_blocks(), bytes = format_of_kind<kind>.record_bytes();
+  return b / blocks * bytes;
+}
+template <int kind>
+inline uint64_t codes_at(uint64_t b) {
+  constexpr uint64_t blocks = format_of_kind<kind>.record_blocks(), scales = format_of_kind<kind>.scale_bytes();
+  return record_at<kind>(b) + scales + b % blocks * (kind / 8 * 64);
+}
+
+/// Asks for a line of memory that will be read; it need not be anybody's. `level`: of the caches, 1 the nearest.
+template <int level = 1>
+inline void ask_for(uintptr_t at) {
+  __builtin_prefetch(reinterpret_cast<const void*>(at), 0, 4 - level);
+}
+/// How many bytes ahead of their use weights are asked for, where they are.
 constexpr int kAhead = 1024;
 
 struct BlockScales {
@@ -62,10 +81,10 @@ struct BlockScales {
 };
 
 template <int kind>
-inline BlockScales block_scales(const uint8_t* scales, int64_t b, int part) {
+inline BlockScales block_scales(const uint8_t* group, uint64_t b, int part) {
   constexpr bool minimum = kind & 4, halves = kind & 2, super = kind & 1;
-  constexpr int head = minimum ? 64 : 32, record = head + (super ? 256 : 0);
-  const uint8_t* at = scales + (super ? b / 8 : b) * record;
+  constexpr int blocks = format_of_kind<kind>.record_blocks(), head = format_of_kind<kind>.head_bytes();
+  const uint8_t* at = group + record_at<kind>(b) + (super ? 0 : b % blocks * head);
   const auto half = [&](const uint8_t* p) { return load_half(reinterpret_cast<const uint16_t*>(p) + part * kLanes); };
   BlockScales s;
   const F d = half(at);
@@ -91,41 +110,23 @@ inline BlockScales block_scales(const uint8_t* scales, int64_t b, int part) {
   return s;
 }
 
-/// Blocks of a group from which on the processor sees its streams coming well enough to bring every other line by itself.
-constexpr int64_t kLongGroup = 129;
-
-/// Asks for block b's share of `groups` groups from `from` on, in the order of memory, which the processor follows at its full
-/// speed; to level 2, because of requests to level 1 it has but a few under way. Other lines alone where it brings the
-/// rest, which would take longer for being asked for twice (Zen 4, one core, 2048 columns: Q4_K 17.5 GB/s with kAhead, 24.4 by
-/// this; Q6_K 18.9 and 22.2; Q8_0 with none 21.6, by other lines 24.2, by all 21.3).
-template <int kind, int groups>
-inline void ask_for_share(const uint8_t* from, int64_t b, bool every_line) {
-  constexpr int bits = kind / 8, head = kind & 4 ? 64 : 32, scales = kind & 1 ? (head + 256) / 8 : head;
-  constexpr int share = groups * (64 * bits + scales), pairs = (share + 127) / 128;
-  const uint8_t* at = from + b * share / 128 * 128;
-  if (every_line) {
-#pragma GCC unroll 64
-    for (int i = 0; i < 2 * pairs; ++i) __builtin_prefetch(at + 64 * i, 0, 2);
-  } else {
-#pragma GCC unroll 32
-    for (int i = 0; i < pairs; ++i) __builtin_prefetch(at + 128 * i, 0, 2);
-  }
-}
-
 /// out[r · 16 + lane] for R rows from row r0 of a tile on and N vectors of outputs: those from part0 of this group on,
-/// and then of the groups behind it (16 further in `out`). A single row asks for as many groups from `next` on meanwhile, unless
-/// that is null. Not inlined: among others it would not get the registers it needs.
+/// and then of the groups behind it (16 further in `out`). Not inlined: among others it would not get the registers it needs.
 template <int kind, int R, int N>
 [[gnu::noinline]] void dot_rows(const QuantizedMatmul& m, const uint8_t* group, int64_t tile_at, int rows, int r0,
-                                int part0, float* out, const uint8_t* next = nullptr) {
+                                int part0, float* out) {
   constexpr int bits = kind / 8;
   constexpr bool minimum = kind & 4, halves = kind & 2;
-  constexpr bool alone = R == 1;  // then no other row's work hides the latency of a chain of dot products
-  // The first rows of all wait for memory as a single one does, and have one stream of it: they ask ahead for the others (Zen
-  // 4, one core, Q4_0, 8 rows: 225 Gop/s without, 287 with, which is all that dot products give).
-  const bool waits = alone ? bits < 8 && !next : tile_at == 0 && r0 == 0 && part0 == 0;
-  const int64_t blocks = m.cols / 32, scales_at = m.scales_at, group_bytes = m.group_bytes;
-  const bool every_line = bits < 8 && blocks < kLongGroup;  // 8-bit codes come fast enough, too
+  constexpr bool alone = R == 1;        // then no other row's work hides the latency of a chain of dot products
+  constexpr bool several = N > kParts;  // groups, of which each is a stream of memory (matvec_quantized)
+  // Of several groups at once, 11008 columns: Q5_K 30 GB/s, Q6_K 26 where level 1 is asked shortly before, 23 and 25 with
+  // level 2 in time; Q4_K 25 and 32.
+  constexpr bool slow = (kind & 1) && bits != 4;
+  constexpr int ahead = several && slow ? kAhead / 2 : kAhead;
+  // The first of several rows wait for memory and ask ahead for the others (Zen 4, one core, Q4_0, 8 rows: 225 Gop/s
+  // without, 287 with, which is all that dot products give).
+  const bool waits = !alone && tile_at == 0 && r0 == 0 && part0 == 0;
+  const int64_t blocks = m.cols / 32, group_bytes = m.group_bytes;
   const int8_t* const activations = m.q;
   const float *const factors = m.d, *const totals = m.sum;
   const int32_t* const offsets = m.offset;
@@ -137,23 +138,19 @@ template <int kind, int R, int N>
   }
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t at = tile_at + b * rows + r0;  // in blocks of one row
-    if constexpr (alone) {
-      if (next) ask_for_share<kind, N / kParts>(next, b, every_line);
-    }
 #pragma GCC unroll 16
     for (int n = 0; n < N; ++n) {
       const int part = N == 1 ? part0 : n % kParts;
-      const uint8_t* of = group + n / kParts * group_bytes;
-      const uint8_t* block = of + b * bits * 64 + part * kLanes * 4;
-      if (waits &&
-          part == 0) {  // a single row's 8-bit codes come fast enough by themselves, asking twice costs a third
+      const uint8_t* const of = group + n / kParts * group_bytes;
+      const uint8_t* const block = of + codes_at<kind>(b) + part * kLanes * 4;
+      if (waits || (several && part == 0)) {
 #pragma GCC unroll 8
-        for (int i = 0; i < bits; ++i) __builtin_prefetch(block + kAhead + 64 * i);
+        for (int i = 0; i < bits; ++i) ask_for<several && !slow ? 2 : 1>(uintptr_t(block) + ahead + 64 * i);
       }
       const Codes c[8] = {code_vector<bits, 0>(block), code_vector<bits, 1>(block), code_vector<bits, 2>(block),
                           code_vector<bits, 3>(block), code_vector<bits, 4>(block), code_vector<bits, 5>(block),
                           code_vector<bits, 6>(block), code_vector<bits, 7>(block)};
-      const BlockScales s = block_scales<kind>(of + scales_at, b, part);
+      const BlockScales s = block_scales<kind>(of, b, part);
 #pragma GCC unroll 12
       for (int r = 0; r < R; ++r) {
         const int8_t* q = activations + (at + r) * 32;
@@ -210,29 +207,25 @@ void dot_group(const QuantizedMatmul& m, const uint8_t* group, int64_t tile_at, 
   }
 }
 
-/// A product with one row reads each weight once: several groups side by side are as many streams of memory, which the
-/// processor's prefetching needs to reach the bandwidth (Zen 4, one core, Q4_0: 13 GB/s with one stream, 17 with four,
-/// 23 where they are asked for).
-constexpr int kStreams = 4;
-
+/// A product with one row reads each weight once, a group after the other, as they lie: the processor foresees that, and no
+/// request of ours makes it faster (Zen 4, one core, 2048 columns, in GB/s where plain reading has 34: Q4_0 34, Q8_0 33,
+/// Q4_K 34, Q6_K 28; four groups side by side 26, 30, 25 and 20). Where groups are so long that the activations have to come
+/// again from level 2 for each, it falls behind, the types with super-blocks first; there four groups share them (11008
+/// columns: Q4_0 32 and 35, Q4_K 25 and 32, Q5_K 19 and 30).
 template <int kind>
 void matvec_quantized(const QuantizedMatmul& m, int64_t g0, int64_t g1) {
-  alignas(64) float out[kStreams * 16];
-  const auto finish = [&](int64_t g, int64_t groups) {
+  constexpr int at_once = 4;
+  constexpr size_t long_group = (kind & 1 ? 40 : 80) << 10;
+  alignas(64) float out[at_once * 16];
+  const auto take = [&]<int groups>(int64_t g) {
+    dot_rows<kind, 1, groups * kParts>(m, m.w + size_t(g) * m.group_bytes, 0, 1, 0, 0, out);
     finish_row(m.y, out, m.bias, m.accumulate, m.rows, g * 16, groups);
   };
-  const int64_t all = (m.rows + 15) / 16;
   int64_t g = g0;
-  for (; g + kStreams <= g1; g += kStreams) {
-    const uint8_t* const group = m.w + size_t(g) * m.group_bytes;
-    const uint8_t* const next = g + 2 * kStreams <= all ? group + kStreams * m.group_bytes : nullptr;
-    dot_rows<kind, 1, kStreams * kParts>(m, group, 0, 1, 0, 0, out, next);
-    finish(g, kStreams);
+  if (m.group_bytes > long_group) {
+    for (; g + at_once <= g1; g += at_once) take.template operator()<at_once>(g);
   }
-  for (; g < g1; ++g) {
-    dot_rows<kind, 1, kParts>(m, m.w + size_t(g) * m.group_bytes, 0, 1, 0, 0, out);
-    finish(g, 1);
-  }
+  for (; g < g1; ++g) take.template operator()<1>(g);
 }
 
 template <int kind>

@@ -38,7 +38,7 @@ template <int kind, int R, int G>
   constexpr bool minimum = kind & 4, halves = kind & 2;
   static_assert(kParts == 1 && !halves && !kRowPairs);  // pairs of rows lie otherwise
   const int64_t blocks = m.cols / 32;
-  const size_t scales_at = m.scales_at, group_bytes = m.group_bytes;
+  const size_t group_bytes = m.group_bytes;
   const int8_t* const activations = m.q;
   const float *const factors = m.d, *const totals = m.sum;
   const int32_t* const offsets = m.offset;
@@ -50,7 +50,7 @@ template <int kind, int R, int G>
   }
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t at = tile_at + b * rows + r0;  // in blocks of one row
-    __builtin_prefetch(ahead + 64 * b, 0, 2);
+    ask_for<2>(uintptr_t(ahead) + 64 * b);
     I dots[R][G];
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
@@ -58,10 +58,10 @@ template <int kind, int R, int G>
 #pragma GCC unroll 4
       for (int g = 0; g < G; ++g) dots[r][g] = offset;
     }
-    add_words<bits, 0>(dots, group + b * bits * 64, group_bytes, activations + at * 32);
+    add_words<bits, 0>(dots, group + codes_at<kind>(b), group_bytes, activations + at * 32);
     BlockScales s[G];
 #pragma GCC unroll 4
-    for (int g = 0; g < G; ++g) s[g] = block_scales<kind>(group + g * group_bytes + scales_at, b, 0);
+    for (int g = 0; g < G; ++g) s[g] = block_scales<kind>(group + g * group_bytes, b, 0);
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
       const F factor = set1(factors[at + r]);

@@ -25,10 +25,10 @@ inline int64_t wide_scratch(int tiles) {
   return int64_t(tiles) * kQuantizedRows * kWideGroups * kGroup + numbers;
 }
 
-/// `count` blocks of a group's codes.
-inline void widen_codes(const uint8_t* from, int64_t count, int16_t* to) {
+/// A block of a group's codes.
+inline void widen_codes(const uint8_t* from, int16_t* to) {
   constexpr int a_vector = kLanes * 4;
-  for (int64_t i = 0; i < count * 32 * kGroup; i += kGroup * 4) {  // a word of four of every output
+  for (int i = 0; i < 32 * kGroup; i += kGroup * 4) {  // a word of four of every output
     for (int p = 0; p < kParts; ++p) {
       const Codes codes = signed_codes(load_codes(from + i + p * a_vector));
       store_wide(to + i + p * kLanes * 2, even_bytes(codes));
@@ -48,7 +48,7 @@ inline void widen_rows(const int8_t* from, int64_t count, int rows, int16_t* to)
 
 /// sums[r · kWideGroups · 16 + lane] of R rows of a tile and one group, on from where they are: blocks [b0, b0 + count).
 template <int kind, int R>
-[[gnu::noinline]] void dot_wide(const QuantizedMatmul& m, const uint8_t* scales, const int16_t* codes,
+[[gnu::noinline]] void dot_wide(const QuantizedMatmul& m, const uint8_t* group, const int16_t* codes,
                                 const int16_t* activations, int64_t b0, int64_t count, int64_t tile_at, float* sums) {
   constexpr int to_next = kWideGroups * kGroup;
   for (int64_t b = 0; b < count; ++b) {
@@ -74,7 +74,7 @@ template <int kind, int R>
     }
 #pragma GCC unroll 2
     for (int p = 0; p < kParts; ++p) {
-      const F scale = block_scales<kind>(scales, b0 + b, p).scale[0];
+      const F scale = block_scales<kind>(group, b0 + b, p).scale[0];
 #pragma GCC unroll 4
       for (int r = 0; r < R; ++r) {
         float* const sum = sums + r * to_next + p * kLanes;
@@ -99,7 +99,9 @@ void matmul_wide(const QuantizedMatmul& m, int64_t g0, int64_t g1, int i0, int i
     for (int64_t b = 0; b < blocks; b += kWideBlocks) {
       const int64_t count = blocks - b < kWideBlocks ? blocks - b : kWideBlocks;
       for (int64_t j = 0; j < groups; ++j) {
-        widen_codes(m.w + size_t(g + j) * m.group_bytes + b * 32 * kGroup, count, codes + j * kWideBlocks * kWideCodes);
+        const uint8_t* const group = m.w + size_t(g + j) * m.group_bytes;
+        int16_t* const to = codes + j * kWideBlocks * kWideCodes;
+        for (int64_t n = 0; n < count; ++n) widen_codes(group + codes_at<kind>(b + n), to + n * kWideCodes);
       }
       for (int i = i0; i < i1; ++i) {
         const int t = i * kQuantizedRows, rows = m.T - t < kQuantizedRows ? m.T - t : kQuantizedRows;
@@ -107,9 +109,8 @@ void matmul_wide(const QuantizedMatmul& m, int64_t g0, int64_t g1, int i0, int i
         widen_rows(m.q + (tile_at + b * rows) * 32, count, rows, activations);
         const auto dot = [&]<int R>() {
           for (int64_t j = 0; j < groups; ++j) {
-            dot_wide<kind, R>(m, m.w + size_t(g + j) * m.group_bytes + m.scales_at,
-                              codes + j * kWideBlocks * kWideCodes, activations, b, count, tile_at,
-                              sums + (i - i0) * a_tile + j * kGroup);
+            dot_wide<kind, R>(m, m.w + size_t(g + j) * m.group_bytes, codes + j * kWideBlocks * kWideCodes, activations,
+                              b, count, tile_at, sums + (i - i0) * a_tile + j * kGroup);
           }
         };
         if (rows == 4) dot.template operator()<4>();

@@ -64,7 +64,6 @@ struct Kind {
   static constexpr int parts = halves ? 2 : 1;                         // of a block, each with a scale
   static constexpr int scale_floats = (minimum ? 2 : 1) * parts * 16;  // of a block: scales, then minimums
   static constexpr int step_blocks = kStepDots / parts;
-  static constexpr int record_bytes = (minimum ? 64 : 32) + (kind & 1 ? 256 : 0);  // of scales in the packed group
 };
 
 /// Blocks [b0, b0 + blocks) of a group.
@@ -76,19 +75,21 @@ void unpack_blocks(const QuantizedMatmul& m, int64_t g, int64_t b0, int blocks, 
   // What is unpacked next is asked for, because what a chunk takes of a group is too little for the processor to see it
   // coming: the group's next chunk, or the first one of the group that stands here in the next four.
   const bool last = b0 + kChunkBlocks >= m.cols / 32;
-  const uint8_t* const next = last ? group + size_t(kChunkGroups) * m.group_bytes : group;
+  const uintptr_t next = uintptr_t(group) + (last ? kChunkGroups * m.group_bytes : 0);
   const int64_t next_block = last ? 0 : b0 + kChunkBlocks;
   for (int b = 0; b < blocks; ++b, codes += 512, scales += K::scale_floats) {
     for (int part = 0; part < kParts; ++part) {
-      const uint8_t* block = group + (b0 + b) * K::bits * 64 + part * kLanes * 4;
+      const uint8_t* block = group + codes_at<kind>(b0 + b) + part * kLanes * 4;
       int8_t* to = codes + part * kLanes * 4;
       if (part == 0) {
         const int64_t at = next_block + b;
 #pragma GCC unroll 8
-        for (int i = 0; i < K::bits; ++i) __builtin_prefetch(next + at * K::bits * 64 + 64 * i, 0, 2);
-        // a super-block's record is five lines, and its eight blocks ask for one each
-        const int64_t record = (kind & 1 ? at / 8 : at) * K::record_bytes + (kind & 1 ? at % 8 * 64 : 0);
-        if (!(kind & 1) || at % 8 * 64 < K::record_bytes) __builtin_prefetch(next + m.scales_at + record, 0, 2);
+        for (int i = 0; i < K::bits; ++i) ask_for<2>(next + codes_at<kind>(at) + 64 * i);
+        // a record's blocks ask for a line of its scales each, as far as they go
+        constexpr int64_t record_blocks = format_of_kind<kind>.record_blocks(),
+                          bytes = format_of_kind<kind>.scale_bytes();
+        const int64_t line = at % record_blocks * 64;
+        if (line < bytes) ask_for<2>(next + record_at<kind>(at) + line);
       }
       store_codes(to, minus(code_vector<K::bits, 0>(block), offset));
       store_codes(to + 64, minus(code_vector<K::bits, 1>(block), offset));
@@ -98,7 +99,7 @@ void unpack_blocks(const QuantizedMatmul& m, int64_t g, int64_t b0, int blocks, 
       store_codes(to + 320, minus(code_vector<K::bits, 5>(block), offset));
       store_codes(to + 384, minus(code_vector<K::bits, 6>(block), offset));
       store_codes(to + 448, minus(code_vector<K::bits, 7>(block), offset));
-      const BlockScales s = block_scales<kind>(group + m.scales_at, b0 + b, part);
+      const BlockScales s = block_scales<kind>(group, b0 + b, part);
       for (int h = 0; h < K::parts; ++h) {
         store(scales + 16 * h + part * kLanes, s.scale[h]);
         if constexpr (K::minimum) store(scales + 16 * (K::parts + h) + part * kLanes, s.minimum[h]);

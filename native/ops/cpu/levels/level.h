@@ -34,12 +34,12 @@ struct FloatMatmul {
   bool accumulate;
 };
 
-/// dx[T, cols] (+)= dy · w for packed weights of any type, row groups `group_bytes` apart.
+/// dx[T, cols] (+)= dy · w for packed weights of any type, row groups `group_bytes` apart, blocks as in QuantizedFormat.
 struct GradientMatmul {
   Type type;
   int kind, offset;  // of blocks: QuantizedFormat::kind and offset
   const uint8_t* w;
-  size_t group_bytes, scales_at;
+  size_t group_bytes;
   const float* dy;  // tiles of product_rows rows, each as make_tile makes it
   float* dx;
   int64_t rows, cols;
@@ -52,8 +52,8 @@ struct GradientMatmul {
 struct QuantizedMatmul {
   int kind;          // QuantizedFormat::kind
   int code_offset;   // QuantizedFormat::offset
-  const uint8_t* w;  // groups, `group_bytes` apart: code planes, then scales at `scales_at`
-  size_t group_bytes, scales_at;
+  const uint8_t* w;  // groups, `group_bytes` apart, as in QuantizedFormat
+  size_t group_bytes;
   const int8_t* q;        // [32] a block; a level may order the bytes of a block's rows as it likes
   const float* d;         // one a block
   const int32_t* offset;  // -QuantizedFormat::offset · Σq over each half block (halves) or block
