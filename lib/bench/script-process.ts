@@ -17,6 +17,8 @@ export class ScriptProcess {
   readonly #title: string;
   readonly #signal: AbortSignal | undefined;
   #stderr = '';
+  /** It ended, and all that it wrote has come. */
+  #closed = false;
 
   /** `title`: what its errors call it. `words`: its arguments. */
   constructor(script: ScriptName, title: string, signal?: AbortSignal, words: string[] = []) {
@@ -29,6 +31,7 @@ export class ScriptProcess {
     this.#child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       this.#stderr = (this.#stderr + text).slice(-KEPT_CHARACTERS);
     });
+    this.#child.once('close', () => (this.#closed = true));
     signal?.addEventListener('abort', this.kill, { once: true });
   }
 
@@ -53,20 +56,20 @@ export class ScriptProcess {
     return new Promise((resolve, reject) => {
       const settle = (how: () => void): void => {
         clearTimeout(timer);
-        this.#child.off('message', answered).off('exit', exited).off('error', failed);
+        this.#child.off('message', answered).off('close', closed).off('error', failed);
         how();
       };
       const answered = (message: unknown): void => settle(() => resolve(message));
-      const exited = (): void => settle(() => reject(this.#end()));
+      const closed = (): void => settle(() => reject(this.#end()));
       const failed = (cause: Error): void => settle(() => reject(this.#failure(cause)));
       const timer = setTimeout(() => {
         this.kill();
         const how = `${this.#title} did not answer in ${limitMs / 1000} s`;
         settle(() => reject(new MiniGptError('ERR_INTERNAL', how)));
       }, limitMs);
-      this.#child.on('message', answered).once('exit', exited).once('error', failed);
-      if (this.#ended()) exited();
-      // a process that has just ended is told of by its 'exit', which knows more
+      this.#child.on('message', answered).once('close', closed).once('error', failed);
+      if (this.#closed) closed();
+      // a process that has just ended is told of by its 'close', which knows more
       else if (question !== undefined)
         this.#child.send(question, (cause) => cause && this.#child.connected && failed(cause));
     });
