@@ -145,7 +145,10 @@ export interface NativeImage {
   readonly tokens: number;
   /** Milliseconds that encoding took, together with other pictures that waited. */
   readonly encodeMs: number;
-  /** Of these the ViT's own, the Q-Former and the projection left out; undefined where a device encoded, which is waited for at the end alone. */
+  /**
+   * Of these the ViT's own, the Q-Former and the projection left out; undefined where a device encoded, which is waited for at the end alone,
+   * and where a trainer projected what had been encoded before.
+   */
   readonly vitMs?: number | undefined;
   /** [tokens, width], a copy. */
   toFloat32Array(): Float32Array;

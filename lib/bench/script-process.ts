@@ -32,7 +32,8 @@ export class ScriptProcess {
       this.#stderr = (this.#stderr + text).slice(-KEPT_CHARACTERS);
     });
     this.#child.once('close', () => (this.#closed = true));
-    signal?.addEventListener('abort', this.kill, { once: true });
+    if (signal?.aborted) this.kill();
+    else signal?.addEventListener('abort', this.kill, { once: true });
   }
 
   /** Undefined: it could not be started. */
@@ -69,9 +70,9 @@ export class ScriptProcess {
       }, limitMs);
       this.#child.on('message', answered).once('close', closed).once('error', failed);
       if (this.#closed) closed();
-      // a process that has just ended is told of by its 'close', which knows more
       else if (question !== undefined)
-        this.#child.send(question, (cause) => cause && this.#child.connected && failed(cause));
+        // what cannot be written went to a process that has just ended, and its 'close' knows why
+        this.#child.send(question, (cause) => cause && !this.#ended() && this.kill());
     });
   }
 
@@ -101,6 +102,7 @@ export class ScriptProcess {
   }
 
   #failure(cause: Error): MiniGptError {
+    if (this.#signal?.aborted) return abortedError(this.#signal);
     return new MiniGptError('ERR_INTERNAL', `${this.#title}: ${cause.message}`, { cause });
   }
 }

@@ -19,9 +19,8 @@ namespace minigpt4 {
 namespace {
 
 constexpr size_t kAlignment = 64;
-constexpr size_t kHugePage = size_t(2) << 20;
 // From here on a piece starts on a huge page, of which a smaller one has none.
-constexpr size_t kLarge = kHugePage;
+constexpr size_t kHugePage = size_t(2) << 20;
 constexpr size_t kMost = size_t(1) << 46;  // more than any machine's memory
 
 struct Free {
@@ -31,10 +30,10 @@ struct Free {
 std::unique_ptr<void, Free> allocate(size_t bytes) {
   if (bytes > kMost) return nullptr;
   void* memory = nullptr;
-  const size_t alignment = bytes >= kLarge ? kHugePage : kAlignment;
+  const size_t alignment = bytes >= kHugePage ? kHugePage : kAlignment;
   if (posix_memalign(&memory, alignment, std::max(bytes, kAlignment)) != 0) return nullptr;
 #ifdef MADV_HUGEPAGE
-  if (bytes >= kLarge) madvise(memory, bytes & ~(kHugePage - 1), MADV_HUGEPAGE);  // a wish: refusal costs speed only
+  if (bytes >= kHugePage) madvise(memory, bytes & ~(kHugePage - 1), MADV_HUGEPAGE);  // a wish: refusal costs speed only
 #endif
   return std::unique_ptr<void, Free>(memory);
 }

@@ -105,7 +105,8 @@ class MiniGpt4 {
   /// What becomes of each, the same bits whatever else is there. One thread at a time. Errors: ERR_ARGUMENT without a
   /// vision side, or for more pictures than max_images(); those of check_files().
   std::vector<ImageTokens> encode(std::span<const Picture> pictures, const Trace& trace = {});
-  /// Milliseconds of the last encode() that were the ViT's; none on a device, which is waited for at the end alone.
+  /// Milliseconds of the last encode() that were the ViT's; none before the first, and on a device, which is waited for at the end
+  /// alone.
   std::optional<double> vit_ms() const { return vit_ms_; }
   /// Bytes that encoding takes beside weights, for each picture that is encoded at once; what the ops' scratch may grow by
   /// is among them.

@@ -4,6 +4,8 @@
 #include "ops/cpu/levels/level.h"
 
 #include "ops/cpu/kernels/simd_avx512.h"
+// over its vectors
+#include "ops/cpu/kernels/dot_words.h"
 // the unit and its sizes
 #include "amx_model.h"
 

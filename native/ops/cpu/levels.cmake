@@ -23,10 +23,14 @@ endfunction()
 
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|amd64|AMD64" AND NOT CMAKE_OSX_ARCHITECTURES MATCHES "arm64")
   minigpt4_level(avx2 MINIGPT4_LEVEL_AVX2 "-mavx2 -mfma -mf16c")
-  minigpt4_level(avx_vnni MINIGPT4_LEVEL_AVX_VNNI "-mavx2 -mfma -mf16c -mavxvnni")
+  # an assembler may know less than its compiler
+  check_cxx_source_compiles("int main() { asm volatile(\"{vex} vpdpbusd %ymm0, %ymm1, %ymm2\"); }" MINIGPT4_ASSEMBLES_AVX_VNNI)
+  if(MINIGPT4_ASSEMBLES_AVX_VNNI)
+    minigpt4_level(avx_vnni MINIGPT4_LEVEL_AVX_VNNI "-mavx2 -mfma -mf16c -mavxvnni")
+  endif()
   minigpt4_level(avx512 MINIGPT4_LEVEL_AVX512
     "-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mprefer-vector-width=512")
-  # Linux has to be asked for the tiles; an assembler may know less than its compiler
+  # Linux has to be asked for the tiles
   check_cxx_source_compiles("int main() { asm volatile(\"tilerelease\"); }" MINIGPT4_ASSEMBLES_AMX)
   if(CMAKE_SYSTEM_NAME STREQUAL "Linux" AND MINIGPT4_ASSEMBLES_AMX)
     minigpt4_level(amx MINIGPT4_LEVEL_AMX

@@ -51,7 +51,7 @@ inline Piece piece_at(const Cut& cut, int64_t groups, int tiles, int64_t piece) 
 class Runs {
  public:
   explicit Runs(int threads) : runs_(size_t(threads)) {}
-  /// For a loop that has not begun; count < 2^32.
+  /// Before a loop, and while none goes on; count < 2^32.
   void start(int64_t count) {
     const auto threads = int64_t(runs_.size());
     for (int64_t t = 0; t < threads; ++t) {

@@ -10,15 +10,15 @@ inline I as_added(I sum) {
   return sum;
 }
 
-// ---- bytes as 16-bit numbers (matmul_quantized_wide.h)
-
 /// Unsigned codes of 8 bits as signed ones, less 128.
 inline Codes signed_codes(Codes x) { return _mm256_xor_si256(x, _mm256_set1_epi8(-128)); }
+
+// ---- bytes as 16-bit numbers (matmul_quantized_wide.h)
+
 inline I even_bytes(Codes x) { return _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8); }
 inline I odd_bytes(Codes x) { return _mm256_srai_epi16(x, 8); }
 inline I load_wide(const int16_t* p) { return _mm256_loadu_si256((const __m256i*)p); }
 inline void store_wide(int16_t* p, I x) { _mm256_storeu_si256((__m256i*)p, x); }
-inline I set1_int(int32_t x) { return _mm256_set1_epi32(x); }
 /// Two numbers in every lane.
 inline I set1_pair(const int16_t* p) {
   int32_t x;
@@ -40,7 +40,7 @@ inline I dot(const Codes* codes, const int8_t* q, int32_t offset) {
     __m256i sum = _mm256_setzero_si256();
 #pragma GCC unroll 8
     for (int j = 0; j < words; ++j) {
-      const __m256i c = _mm256_xor_si256(codes[j], _mm256_set1_epi8(-128));
+      const __m256i c = signed_codes(codes[j]);
       const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(c), _mm256_sign_epi8(set1_word(q + 4 * j), c));
       sum = as_added(_mm256_add_epi32(sum, _mm256_madd_epi16(pairs, ones)));
     }

@@ -1,5 +1,5 @@
 // The vector vocabulary of the kernels in AVX2 with FMA and F16C: 8 lanes. The dot product of bytes is
-// a level's own: dot_avx2.h, dot_avx_vnni.h.
+// a level's own: dot_avx2.h, add_dot_avx_vnni.h.
 #pragma once
 
 #include <immintrin.h>
@@ -132,11 +132,13 @@ inline void transpose(F (&x)[8]) {
   }
 }
 
-/// Four bytes in every lane.
+/// Four bytes, and an integer, in every lane.
 inline I set1_word(const int8_t* q) {
   int32_t x;
   __builtin_memcpy(&x, q, 4);
   return _mm256_set1_epi32(x);
 }
+inline I set1_int(int32_t x) { return _mm256_set1_epi32(x); }
+inline I add_int(I a, I b) { return _mm256_add_epi32(a, b); }
 
 }  // namespace minigpt4::cpu::MINIGPT4_LEVEL

@@ -124,28 +124,16 @@ inline void transpose(F (&x)[16]) {
   }
 }
 
-inline int32_t four(const int8_t* q) {
+/// Four bytes, and an integer, in every lane.
+inline I set1_word(const int8_t* q) {
   int32_t x;
   __builtin_memcpy(&x, q, 4);
-  return x;
+  return _mm512_set1_epi32(x);
 }
-/// Four bytes, and an integer, in every lane.
-inline I set1_word(const int8_t* q) { return _mm512_set1_epi32(four(q)); }
 inline I set1_int(int32_t x) { return _mm512_set1_epi32(x); }
+inline I add_int(I a, I b) { return _mm512_add_epi32(a, b); }
 /// sum + codes · the word of each lane.
 inline I add_dot(I sum, Codes codes, I word) { return _mm512_dpbusd_epi32(sum, codes, word); }
-/// offset + Σ codes · q over `words` words of four, in every lane. Offset makes up for the codes' being unsigned.
-/// `split`: as two chains.
-template <int bits, int words, bool split>
-inline I dot(const Codes* codes, const int8_t* q, int32_t offset) {
-  I sum = set1_int(offset), odd = _mm512_setzero_si512();
-#pragma GCC unroll 8
-  for (int j = 0; j < words; ++j) {
-    I& to = split && j % 2 ? odd : sum;
-    to = add_dot(to, codes[j], set1_word(q + 4 * j));
-  }
-  return split ? _mm512_add_epi32(sum, odd) : sum;
-}
 
 // ---- for levels with a matrix unit
 

@@ -4,6 +4,8 @@
 #include "ops/cpu/levels/level.h"
 
 #include "ops/cpu/kernels/simd_avx512.h"
+// over its vectors
+#include "ops/cpu/kernels/dot_words.h"
 #include "ops/cpu/kernels/tile_unit_amx.h"
 
 namespace minigpt4::cpu::MINIGPT4_LEVEL {

@@ -5,6 +5,8 @@
 #include "ops/cpu/levels/level.h"
 
 #include "ops/cpu/kernels/simd_avx512.h"
+// over its vectors
+#include "ops/cpu/kernels/dot_words.h"
 
 namespace minigpt4::cpu::MINIGPT4_LEVEL {
 constexpr int kRows = 12, kSums = 24, kQuantizedRows = 8, kGroupsAtOnce = 3;

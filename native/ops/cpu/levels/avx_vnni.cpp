@@ -5,7 +5,9 @@
 
 #include "ops/cpu/kernels/simd_avx2.h"
 // its product of bytes
-#include "ops/cpu/kernels/dot_avx_vnni.h"
+#include "ops/cpu/kernels/add_dot_avx_vnni.h"
+// made of that
+#include "ops/cpu/kernels/dot_words.h"
 
 namespace minigpt4::cpu::MINIGPT4_LEVEL {
 constexpr int kRows = 6, kSums = 12, kQuantizedRows = 4, kGroupsAtOnce = 1;
