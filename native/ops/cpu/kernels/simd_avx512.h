@@ -81,6 +81,11 @@ inline float sum16(const F (&x)[1]) {
 inline float max_lane(F x) { return _mm512_reduce_max_ps(x); }
 
 inline Codes load_codes(const uint8_t* p) { return _mm512_loadu_si512(p); }
+/// Loaded once: the compiler would rather have every operation on the codes read memory.
+inline Codes in_register(Codes codes) {
+  asm("" : "+v"(codes));
+  return codes;
+}
 inline Codes either(Codes a, Codes b) { return _mm512_or_si512(a, b); }
 /// Bytes shifted right by `right` (left if negative), then masked.
 template <int right, int mask>
